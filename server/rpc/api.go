@@ -206,9 +206,12 @@ type Observer struct {
 	// and method are as the client named them.
 	Started func(kind, service, method string)
 	Handled func(kind, service, method string, code codes.Code, took time.Duration)
-	// Received and Sent count messages; bytes is the encoded size.
-	Received func(kind, service, method string, bytes int)
-	Sent     func(kind, service, method string, bytes int)
+	// Received and Sent count messages.
+	Received func(kind, service, method string)
+	Sent     func(kind, service, method string)
+	// ReceivedBytes and SentBytes add up the encoded sizes of messages.
+	ReceivedBytes func(bytes int)
+	SentBytes     func(bytes int)
 	// ClientRequest counts calls by the version that the client says it speaks ("unknown" without).
 	ClientRequest func(kind, clientAPIVersion string)
 	// StreamFailed counts streams that ended by the network's fault. kind is "send" or "receive", api like "watch".
