@@ -124,6 +124,8 @@ type Config struct {
 	EnablePprof      bool
 	Log              LogConfig
 
+	// File is the config file this was read from, if it was.
+	File string
 	// Warnings were found while parsing and are logged once a logger exists.
 	Warnings []Warning
 }

@@ -78,8 +78,8 @@ func (c *Config) checkCluster() error {
 	if c.InitialClusterState != ClusterNew && c.InitialClusterState != ClusterExisting {
 		return fmt.Errorf("--initial-cluster-state %q must be new or existing", c.InitialClusterState)
 	}
-	if c.MaxLearners <= 0 {
-		return fmt.Errorf("--max-learners must be positive (set to %d)", c.MaxLearners)
+	if c.MaxLearners < 0 {
+		return fmt.Errorf("--max-learners must not be negative (set to %d)", c.MaxLearners)
 	}
 	if c.Gates.LeaseCheckpointPersist && !c.Gates.LeaseCheckpoint {
 		return errors.New("--feature-gates: enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")
