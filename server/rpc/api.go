@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/mvccpb"
 )
@@ -42,8 +43,6 @@ type Options struct {
 	KeepAliveMinTime time.Duration
 	// KeepAliveInterval is the idle time after which the server pings [2h], KeepAliveTimeout how long it waits [20s].
 	KeepAliveInterval, KeepAliveTimeout time.Duration
-	// WatchProgressInterval is the time between progress notifications of an idle watcher [10m, at least 100ms].
-	WatchProgressInterval time.Duration
 	// ElectionTimeout is the unit of the require-leader rule [1s]: three of them without a leader cut such streams.
 	ElectionTimeout time.Duration
 	// WarnUnaryDuration is how long a unary call may take before it is logged [300ms]; negative switches the log off.
@@ -108,55 +107,16 @@ type PinnedReader interface {
 	Close()
 }
 
-// Watches opens the server side of watch streams.
+// Watches opens the server side of watch streams. *watch.Hub is one.
 type Watches interface {
-	NewStream() WatchStream
-}
-
-// WatchStream is the set of watchers of one client stream. Next is called by one goroutine, the rest by others; Close
-// ends a blocked Next. Responses that Next returns are sent only after Create of their watcher has returned and "created"
-// was sent, which the services see to.
-type WatchStream interface {
-	// Create starts a watcher and tells its id and the store's revision.
-	Create(opt WatchOptions) (id, rev int64, err error)
-	// Cancel ends a watcher. False: there is no such watcher. Next returns nothing more of it.
-	Cancel(id int64) bool
-	// Next blocks for the next response. Its events may be shared with other streams and must not be changed.
-	Next(ctx context.Context) (WatchResponse, error)
-	// Progress reports the revision up to which every watcher of the stream has seen all events; false where there is no
-	// watcher, or one is still catching up or starts in the future.
-	Progress() (rev int64, ok bool)
-	// ProgressOf is the same for one watcher, and false too where Next returned events of it since the last ProgressOf.
-	ProgressOf(id int64) (rev int64, ok bool)
-	Close()
-}
-
-// WatchOptions describe one watcher. End as in RangeRequest.
-type WatchOptions struct {
-	// ID is the wanted id; 0 lets the stream choose.
-	ID       int64
-	Key, End []byte
-	StartRev int64 // first revision wanted; 0 for the next one
-	PrevKV   bool
-	NoPut    bool
-	NoDelete bool
-}
-
-// WatchResponse is one step of one watcher.
-type WatchResponse struct {
-	WatchID int64
-	// Rev is the revision for the header.
-	Rev    int64
-	Events []*mvccpb.Event
-	// CompactRev, where not zero, ends the watcher: what it wanted next is compacted.
-	CompactRev int64
+	NewStream() *watch.Stream
 }
 
 // Leases reads leases. Each method answers for the leader: the server forwards.
 type Leases interface {
-	// Renew restarts a lease's time to live and returns it in seconds. lease.ErrNotFound for one that is gone.
+	// Renew restarts a lease's time to live and returns it in seconds. ErrLeaseNotFound for one that is gone.
 	Renew(ctx context.Context, id int64) (ttlSeconds int64, err error)
-	// TimeToLive fills all but the header. lease.ErrNotFound for an unknown lease.
+	// TimeToLive fills all but the header. ErrLeaseNotFound for an unknown lease.
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	// List returns the ids of all leases by remaining time.
 	List(ctx context.Context) ([]int64, error)
@@ -185,7 +145,7 @@ type Maintenance interface {
 	HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error)
 	// Snapshot pins the database file as it is now. version is the storage version, like "3.7.0".
 	Snapshot(ctx context.Context) (snap Snapshot, version string, err error)
-	// MoveLeader returns once target leads. ErrNotLeader, ErrBadLeaderTransferee.
+	// MoveLeader returns once target leads. raftnode.ErrNotLeader, raftnode.ErrBadTransferee.
 	MoveLeader(ctx context.Context, target uint64) error
 	// ClusterVersion is the version all members agreed on, like "3.7.0"; empty while unknown.
 	ClusterVersion() string

@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"bytes"
-
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 )
 
@@ -217,17 +215,4 @@ func serializable(r *pb.TxnRequest) bool {
 		}
 	}
 	return true
-}
-
-// filterEmpty is the key range of a watch: etcd's clients send an empty key for "all keys from the first on".
-func watchKey(key []byte) []byte {
-	if len(key) == 0 {
-		return []byte{0}
-	}
-	return key
-}
-
-// emptyRange tells whether [key, end) has no key. An empty end is the single key, one zero byte the open end.
-func emptyRange(key, end []byte) bool {
-	return len(end) > 0 && !bytes.Equal(end, []byte{0}) && bytes.Compare(key, end) >= 0
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
@@ -29,6 +30,9 @@ var (
 	ErrWaitAppliedIndex        = errors.New("request timed out, waiting for the applied index took too long")
 	ErrConnectionLost          = errors.New("request timed out, possibly due to connection lost")
 	ErrClusterIDMismatch       = errors.New("cluster ID mismatch")
+	ErrLeaseNotFound           = errors.New("requested lease not found")
+	ErrLeaseExists             = errors.New("lease already exists")
+	ErrUnknownMethod           = errors.New("unknown method")
 
 	ErrDowngradeFormat      = errors.New("wrong downgrade target version format")
 	ErrDowngradeTarget      = errors.New("invalid downgrade target version")
@@ -65,6 +69,10 @@ func wireErrors() []wireError {
 		{sentinel: ErrLearner, code: codes.FailedPrecondition, text: "rpc not supported for learner"},
 		{sentinel: ErrNotCapable, code: codes.FailedPrecondition, text: "not capable"},
 		{sentinel: ErrClusterIDMismatch, code: codes.FailedPrecondition, text: "cluster ID mismatch"},
+		{sentinel: ErrLeaseNotFound, code: codes.NotFound, text: "requested lease not found"},
+		{sentinel: ErrLeaseExists, code: codes.FailedPrecondition, text: "lease already exists"},
+		{sentinel: watch.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: ErrUnknownMethod, code: codes.Unknown, text: "unknown method"},
 
 		{sentinel: ErrDowngradeFormat, code: codes.InvalidArgument, text: "wrong downgrade target version format"},
 		{sentinel: ErrDowngradeTarget, code: codes.InvalidArgument, text: "invalid downgrade target version"},

@@ -1,0 +1,94 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+)
+
+// Downgrade checks, starts and calls off the step down to the previous minor version. The answer's version is the
+// cluster's.
+func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+	var err error
+	switch r.Action {
+	case pb.DowngradeRequest_VALIDATE:
+		_, err = s.validateDowngrade(ctx, r.Version)
+	case pb.DowngradeRequest_ENABLE:
+		err = s.enableDowngrade(ctx, r.Version)
+	case pb.DowngradeRequest_CANCEL:
+		// etcd agrees even where there is nothing to cancel.
+		_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: &pb.DowngradeInfoSetRequest{}})
+	default:
+		return nil, ErrUnknownMethod
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.DowngradeResponse{Header: s.Headers.Header()}
+	if cluster, err := parseMinor(s.Maintenance.ClusterVersion()); err == nil {
+		resp.Version = cluster.String()
+	}
+	return resp, nil
+}
+
+func (s *maintenanceService) enableDowngrade(ctx context.Context, target string) error {
+	version, err := s.validateDowngrade(ctx, target)
+	if err != nil {
+		return err
+	}
+	job := &pb.DowngradeInfoSetRequest{Enabled: true, Ver: version.String() + ".0"}
+	_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: job})
+	return err
+}
+
+// validateDowngrade returns the version to step down to, or why it cannot be that one.
+func (s *maintenanceService) validateDowngrade(ctx context.Context, target string) (minorVersion, error) {
+	wanted, err := parseMinor(target)
+	if err != nil {
+		return wanted, ErrDowngradeFormat
+	}
+	if err := s.KV.LinearizableRead(ctx); err != nil {
+		return wanted, err
+	}
+	cluster, err := parseMinor(s.Maintenance.ClusterVersion())
+	if err != nil {
+		return wanted, ErrDowngradeNoVersion
+	}
+	if wanted.major != cluster.major || wanted.minor+1 != cluster.minor {
+		return wanted, ErrDowngradeTarget
+	}
+	if s.Maintenance.DowngradeInfo().Enabled {
+		return wanted, ErrDowngradeInProgress
+	}
+	return wanted, nil
+}
+
+// minorVersion is as much of a version as a cluster agrees on.
+type minorVersion struct{ major, minor uint64 }
+
+func (v minorVersion) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
+
+// parseMinor reads "X.Y" or "X.Y.Z", where Z may carry a pre-release ("-rc.1") or build ("+x") suffix.
+func parseMinor(text string) (minorVersion, error) {
+	var v minorVersion
+	if i := strings.IndexAny(text, "-+"); i >= 0 {
+		text = text[:i]
+	}
+	parts := strings.Split(text, ".")
+	if len(parts) != 2 && len(parts) != 3 {
+		return v, ErrDowngradeFormat
+	}
+	numbers := make([]uint64, len(parts))
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 32)
+		if err != nil {
+			return v, ErrDowngradeFormat
+		}
+		numbers[i] = n
+	}
+	v.major, v.minor = numbers[0], numbers[1]
+	return v, nil
+}

@@ -1,0 +1,122 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"math/rand/v2"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+)
+
+// leaseService serves leases.
+type leaseService struct {
+	pb.UnimplementedLeaseServer
+	service
+}
+
+// LeaseGrant makes a lease. The id must be the same on every member, so one that the client leaves to us is chosen before
+// the request goes into the log.
+func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	command := &pb.InternalRaftRequest{LeaseGrant: r}
+	if err := s.Admission.Admit(ctx, command); err != nil {
+		return nil, err
+	}
+	chosen := r.ID == 0
+	for {
+		if chosen {
+			r.ID = rand.Int64N(math.MaxInt64) + 1
+		}
+		resp, err := propose[*pb.LeaseGrantResponse](ctx, s.Proposer, command)
+		if chosen && errors.Is(err, ErrLeaseExists) {
+			continue // 63 random bits hit a lease that exists: none of the client's doing
+		}
+		if err != nil {
+			return nil, err
+		}
+		resp.Header = s.Headers.Header()
+		return resp, nil
+	}
+}
+
+func (s *leaseService) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	resp, err := propose[*pb.LeaseRevokeResponse](ctx, s.Proposer, &pb.InternalRaftRequest{LeaseRevoke: r})
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.Headers.Header()
+	return resp, nil
+}
+
+// LeaseKeepAlive renews each lease that the client names and answers with its time to live; 0 says that it is gone, which
+// does not end the stream.
+func (s *leaseService) LeaseKeepAlive(
+	stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse],
+) error {
+	ctx := stream.Context()
+	requests := receive(ctx, stream.Recv)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case got := <-requests:
+			if errors.Is(got.err, io.EOF) {
+				return nil
+			}
+			if got.err != nil {
+				s.failed("receive", "lease-keepalive", got.err)
+				return got.err
+			}
+			resp, err := s.keepAlive(ctx, got.message.ID)
+			if err != nil {
+				return err
+			}
+			if err := stream.Send(resp); err != nil {
+				s.failed("send", "lease-keepalive", err)
+				return err
+			}
+		}
+	}
+}
+
+func (s *leaseService) keepAlive(ctx context.Context, id int64) (*pb.LeaseKeepAliveResponse, error) {
+	// The header says what was current before the renewal: a client that sees the lease alive knows at which revision.
+	resp := &pb.LeaseKeepAliveResponse{Header: s.Headers.Header(), ID: id}
+	ttl, err := s.Leases.Renew(ctx, id)
+	if err != nil && !errors.Is(err, ErrLeaseNotFound) {
+		return nil, err
+	}
+	if err == nil {
+		resp.TTL = ttl
+	}
+	return resp, nil
+}
+
+func (s *leaseService) LeaseTimeToLive(
+	ctx context.Context, r *pb.LeaseTimeToLiveRequest,
+) (*pb.LeaseTimeToLiveResponse, error) {
+	resp, err := s.Leases.TimeToLive(ctx, r)
+	if errors.Is(err, ErrLeaseNotFound) {
+		resp, err = &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.Headers.Header()
+	return resp, nil
+}
+
+func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	ids, err := s.Leases.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.LeaseLeasesResponse{Header: s.Headers.Header(), Leases: make([]*pb.LeaseStatus, len(ids))}
+	for i, id := range ids {
+		resp.Leases[i] = &pb.LeaseStatus{ID: id}
+	}
+	return resp, nil
+}

@@ -1,0 +1,180 @@
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+)
+
+// snapshotBlobBytes is the size of all blobs of a snapshot stream but the last ones.
+const snapshotBlobBytes = 32 << 10
+
+// maintenanceService serves the state and the upkeep of the member that is asked.
+type maintenanceService struct {
+	pb.UnimplementedMaintenanceServer
+	service
+}
+
+// Alarm lists, raises and lowers alarms. Listing is a linearizable read and needs no place in the log.
+func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	var resp *pb.AlarmResponse
+	var err error
+	switch r.Action {
+	case pb.AlarmRequest_GET:
+		resp, err = s.listAlarms(ctx, r.Alarm)
+	case pb.AlarmRequest_ACTIVATE, pb.AlarmRequest_DEACTIVATE:
+		resp, err = propose[*pb.AlarmResponse](ctx, s.Proposer, &pb.InternalRaftRequest{Alarm: r})
+	default:
+		// Never into the log: every member would have to make sense of it.
+		return nil, ErrUnknownMethod
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.Headers.Header()
+	return resp, nil
+}
+
+func (s *maintenanceService) listAlarms(ctx context.Context, wanted pb.AlarmType) (*pb.AlarmResponse, error) {
+	if err := s.KV.LinearizableRead(ctx); err != nil {
+		return nil, err
+	}
+	resp := &pb.AlarmResponse{}
+	for _, alarm := range s.Maintenance.Alarms() {
+		if wanted == pb.AlarmType_NONE || wanted == alarm.Alarm {
+			resp.Alarms = append(resp.Alarms, alarm)
+		}
+	}
+	return resp, nil
+}
+
+func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	resp := s.Maintenance.Status()
+	resp.Header = s.Headers.Header()
+	if resp.DowngradeInfo == nil {
+		resp.DowngradeInfo = s.Maintenance.DowngradeInfo()
+	}
+	if resp.Leader == 0 {
+		resp.Errors = append(resp.Errors, textPrefix+ErrNoLeader.Error())
+	}
+	for _, alarm := range s.Maintenance.Alarms() {
+		resp.Errors = append(resp.Errors, alarmLine(alarm))
+	}
+	return resp, nil
+}
+
+// alarmLine is the alarm in protobuf's text form, spelled out because the library varies its spaces from build to build.
+func alarmLine(a *pb.AlarmMember) string {
+	switch {
+	case a.MemberID == 0:
+		return fmt.Sprintf("alarm:%s", a.Alarm)
+	case a.Alarm == pb.AlarmType_NONE:
+		return fmt.Sprintf("memberID:%d", a.MemberID)
+	}
+	return fmt.Sprintf("memberID:%d  alarm:%s", a.MemberID, a.Alarm)
+}
+
+// Defragment answers without a header, as etcd does.
+func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	return s.Maintenance.Defragment(ctx)
+}
+
+func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
+	sum, err := s.Maintenance.Hash(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.HashResponse{Header: s.Headers.Header(), Hash: sum}, nil
+}
+
+func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	resp, err := s.Maintenance.HashKV(ctx, r.Revision)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.Headers.Header()
+	return resp, nil
+}
+
+// MoveLeader answers without a header, as etcd does.
+func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := s.Maintenance.MoveLeader(ctx, r.TargetID); err != nil {
+		return nil, err
+	}
+	return &pb.MoveLeaderResponse{}, nil
+}
+
+// Snapshot streams the database file and, as its last message, the SHA-256 of all of it.
+func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
+	snap, version, err := s.Maintenance.Snapshot(stream.Context())
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	out := &blobWriter{stream: stream, version: version, remaining: snap.Size(), sum: sha256.New(),
+		blob: make([]byte, 0, snapshotBlobBytes)}
+	if _, err := snap.WriteTo(out); err != nil {
+		return err
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	if out.remaining != 0 {
+		return fmt.Errorf("rpc: snapshot yielded %d bytes less than its size", out.remaining)
+	}
+	return stream.Send(&pb.SnapshotResponse{Blob: out.sum.Sum(nil), Version: version})
+}
+
+// blobWriter cuts what is written to it into blobs and sends them.
+type blobWriter struct {
+	stream    grpc.ServerStreamingServer[pb.SnapshotResponse]
+	version   string
+	remaining int64 // bytes of the file not yet sent
+	sum       hash.Hash
+	blob      []byte // what is waiting to make up a full blob
+}
+
+func (w *blobWriter) Write(p []byte) (int, error) {
+	written := len(p)
+	for len(p) > 0 {
+		if len(w.blob) == 0 && len(p) >= snapshotBlobBytes {
+			// A whole blob goes out from where it lies: Send has encoded it when it returns.
+			if err := w.send(p[:snapshotBlobBytes]); err != nil {
+				return written - len(p), err
+			}
+			p = p[snapshotBlobBytes:]
+			continue
+		}
+		n := min(len(p), snapshotBlobBytes-len(w.blob))
+		w.blob, p = append(w.blob, p[:n]...), p[n:]
+		if len(w.blob) == snapshotBlobBytes {
+			if err := w.flush(); err != nil {
+				return written - len(p), err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (w *blobWriter) flush() error {
+	if len(w.blob) == 0 {
+		return nil
+	}
+	err := w.send(w.blob)
+	w.blob = w.blob[:0]
+	return err
+}
+
+func (w *blobWriter) send(blob []byte) error {
+	w.sum.Write(blob)
+	w.remaining -= int64(len(blob))
+	if w.remaining < 0 {
+		return fmt.Errorf("rpc: snapshot yielded more than its size, by %d bytes", -w.remaining)
+	}
+	return w.stream.Send(&pb.SnapshotResponse{Blob: blob, RemainingBytes: uint64(w.remaining), Version: w.version})
+}
