@@ -1,0 +1,53 @@
+package metrics
+
+// Sources are levels that others keep; each is asked when a scrape comes. Fields that are nil have no metric.
+// Every function may be called from any goroutine until the server's listeners are closed, and must be quick.
+type Sources struct {
+	HasLeader, IsLeader, IsLearner func() bool
+	Committed, Applied             func() uint64 // raft indexes
+
+	QuotaBytes                             func() int64
+	DBSize, DBInUse, DBPending, DBReadTxs  func() int64
+	Keys, CurrentRevision, CompactRevision func() int64
+	WatchStreams, Watchers                 func() int64
+	SlowWatchers, PendingEvents            func() int64
+	Leases                                 func() int64
+}
+
+// Observe registers the sources. It may be called once for each field.
+func (m *Metrics) Observe(s Sources) {
+	r := registrar{m.registry}
+	truth := func(name, help string, value func() bool) {
+		if value != nil {
+			r.gaugeFunc(name, help, func() float64 { return oneIf(value()) })
+		}
+	}
+	index := func(name, help string, value func() uint64) {
+		if value != nil {
+			r.gaugeFunc(name, help, func() float64 { return float64(value()) })
+		}
+	}
+	level := func(name, help string, value func() int64) {
+		if value != nil {
+			r.gaugeFunc(name, help, func() float64 { return float64(value()) })
+		}
+	}
+	truth("etcd_server_has_leader", "Whether a leader is known.", s.HasLeader)
+	truth("etcd_server_is_leader", "Whether this member is the leader.", s.IsLeader)
+	truth("etcd_server_is_learner", "Whether this member is a learner.", s.IsLearner)
+	index("etcd_server_proposals_committed_total", "Index of the last committed log entry.", s.Committed)
+	index("etcd_server_proposals_applied_total", "Index of the last applied log entry.", s.Applied)
+	level("etcd_server_quota_backend_bytes", "Quota of the database in bytes.", s.QuotaBytes)
+	level("etcd_mvcc_db_total_size_in_bytes", "Allocated size of the database in bytes.", s.DBSize)
+	level("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in bytes without free pages.", s.DBInUse)
+	level("upkeep_backend_pending_bytes", "Bytes that are applied but not yet committed to the database.", s.DBPending)
+	level("etcd_mvcc_db_open_read_transactions", "Open read transactions of the database.", s.DBReadTxs)
+	level("etcd_debugging_mvcc_keys_total", "Keys.", s.Keys)
+	level("etcd_debugging_mvcc_current_revision", "Current revision.", s.CurrentRevision)
+	level("etcd_debugging_mvcc_compact_revision", "Revision of the last compaction.", s.CompactRevision)
+	level("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", s.WatchStreams)
+	level("etcd_debugging_mvcc_watcher_total", "Watchers.", s.Watchers)
+	level("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are catching up.", s.SlowWatchers)
+	level("etcd_debugging_mvcc_pending_events_total", "Events that wait to be sent.", s.PendingEvents)
+	level("upkeep_lease_total", "Leases.", s.Leases)
+}
