@@ -35,6 +35,7 @@ func (t *Transport) NewServer(options ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxSendMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.WaitForHandlers(true), // Stop joins whoever is inside the node
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: keepaliveInterval / 2, PermitWithoutStream: true,
 		}),

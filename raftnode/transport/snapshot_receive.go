@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,19 +78,19 @@ type transfer struct {
 // SnapshotFile is the name of a received database inside the snapshot directory.
 func SnapshotFile(index uint64) string { return fmt.Sprintf("%016x.snap.db", index) }
 
-func newReceiver(fs vfs.FS, dir string) (*receiver, error) {
-	entries, err := fs.ReadDir(dir)
+func newReceiver(disk vfs.FS, dir string) (*receiver, error) {
+	entries, err := disk.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("transport: snapshot directory: %w", err)
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), partSuffix) {
-			if err := fs.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := disk.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return &receiver{fs: fs, dir: dir}, nil
+	return &receiver{fs: disk, dir: dir}, nil
 }
 
 // offset answers how much of a transfer is here. Asking also stops older streams of the transfer.
@@ -312,6 +313,9 @@ func (s *service) install(handler raftnode.Handler, m *raftpb.Message, file stri
 		return nil
 	}
 	removed := s.transport.config.FS.Remove(file)
+	if errors.Is(removed, fs.ErrNotExist) {
+		removed = nil // another transfer of the same index has put its file in the way
+	}
 	if errors.Is(err, raftnode.ErrSnapshotIgnored) {
 		err = nil // the log is already further than the snapshot: nothing to install, nothing failed
 	}
