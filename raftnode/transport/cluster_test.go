@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,7 +169,7 @@ func message(kind raftpb.MessageType, from, to, index uint64, data ...string) *r
 type image struct {
 	data   []byte
 	pieces int
-	closed bool
+	closed atomic.Bool
 }
 
 func (i *image) WriteTo(w io.Writer) (int64, error) {
@@ -187,7 +188,7 @@ func (i *image) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (i *image) Close() error {
-	i.closed = true
+	i.closed.Store(true)
 	return nil
 }
 
