@@ -127,12 +127,12 @@ func (h *Hub) pickLocked() []*watcher {
 type history struct {
 	events   []*mvccpb.Event
 	next     int64
-	storeRev int64 // when it was read
+	storeRev int64 // after it was read
 }
 
 // readHistory reads whole revisions from a revision on, as many as one response may hold.
 func (h *Hub) readHistory(from int64) (history, error) {
-	hist := history{storeRev: h.store.Revision()}
+	var hist history
 	bytes, last := 0, int64(0)
 	next, err := h.store.Events(from, h.cfg.CatchUpRevisions, func(rev int64, events []*mvccpb.Event) error {
 		hist.events = append(hist.events, events...)
@@ -155,9 +155,9 @@ func (h *Hub) readHistory(from int64) (history, error) {
 		return history{}, ErrCompacted // overtaken: some of it may have been deleted while we read
 	}
 	if next <= from {
-		return history{}, fmt.Errorf("watch: store at revision %d has no history from %d on", hist.storeRev, from)
+		return history{}, fmt.Errorf("watch: store at revision %d has no history from %d on", h.store.Revision(), from)
 	}
-	hist.next = next
+	hist.next, hist.storeRev = next, h.store.Revision()
 	return hist, nil
 }
 
