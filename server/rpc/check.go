@@ -96,17 +96,18 @@ type writes struct {
 type span struct{ begin, end []byte }
 
 // covers tells whether key lies in s by etcd's rule for transactions, which takes a range end as it stands: the zero byte
-// that elsewhere means "all keys from begin on" makes an empty range here, in which only begin itself is seen.
+// that elsewhere means "all keys from begin on" makes an empty range here.
 func (s span) covers(key string) bool {
-	if string(s.begin) == key {
-		return true
+	if len(s.end) == 0 {
+		return string(s.begin) == key
 	}
-	return len(s.end) > 0 && string(s.begin) < key && key < string(s.end)
+	return string(s.begin) <= key && key < string(s.end)
 }
 
 // collectWrites gathers the writes of ops and refuses a key that is put twice, or put and deleted: the result would
 // depend on the order. Deleting twice and reading is fine. Of a nested transaction only one branch runs, so that its
-// branches are each held against the rest but not against each other.
+// branches are each held against the rest but not against each other. As in etcd, what a nested transaction deletes is
+// not held against the puts of nested transactions before it, but only against those of later ones and of this level.
 func collectWrites(ops []*pb.RequestOp) (writes, error) {
 	var w writes
 	for _, op := range ops {
@@ -160,18 +161,11 @@ func (w *writes) touches(key string) bool {
 	return false
 }
 
-// clashes tells whether w and other put the same key, or one puts what the other deletes.
+// clashes tells whether other puts a key that w puts or deletes.
 func (w *writes) clashes(other writes) bool {
 	for key := range other.puts {
 		if w.touches(key) {
 			return true
-		}
-	}
-	for key := range w.puts {
-		for _, d := range other.deletes {
-			if d.covers(key) {
-				return true
-			}
 		}
 	}
 	return false

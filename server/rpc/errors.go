@@ -32,6 +32,7 @@ var (
 	ErrClusterIDMismatch       = errors.New("cluster ID mismatch")
 	ErrLeaseNotFound           = errors.New("requested lease not found")
 	ErrLeaseExists             = errors.New("lease already exists")
+	ErrFutureRevision          = errors.New("mvcc: required revision is a future revision")
 	ErrUnknownMethod           = errors.New("unknown method")
 
 	ErrDowngradeFormat      = errors.New("wrong downgrade target version format")
@@ -71,6 +72,8 @@ func wireErrors() []wireError {
 		{sentinel: ErrClusterIDMismatch, code: codes.FailedPrecondition, text: "cluster ID mismatch"},
 		{sentinel: ErrLeaseNotFound, code: codes.NotFound, text: "requested lease not found"},
 		{sentinel: ErrLeaseExists, code: codes.FailedPrecondition, text: "lease already exists"},
+		{sentinel: watch.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
+		{sentinel: ErrFutureRevision, code: codes.OutOfRange, text: "mvcc: required revision is a future revision"},
 		{sentinel: watch.ErrClosed, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: ErrUnknownMethod, code: codes.Unknown, text: "unknown method"},
 
