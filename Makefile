@@ -1,0 +1,62 @@
+# `make` lists the targets. Everything is built from Go modules; nothing has to be installed by hand.
+
+GO        ?= go
+BIN       := bin
+PEER      := $(BIN)/peer
+TOOLS     := -modfile=proto/tools/go.mod
+MEMBERS   ?= 3
+SECONDS   ?= 600
+TESTFLAGS ?=
+BENCHARGS ?=
+REVISION  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS   := -X github.com/upkeep-kv/upkeep/server.Revision=$(REVISION)
+
+.DEFAULT_GOAL := help
+.PHONY: help build local test test-long bench proto lint cover peer clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/upkeep and bin/upkeepctl
+	@mkdir -p $(BIN)
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/upkeep ./cmd/upkeep
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/upkeepctl ./cmd/upkeepctl
+
+local: build ## run a cluster of MEMBERS=3 on this machine, in the foreground
+	$(BIN)/upkeep local --members $(MEMBERS)
+
+test: build peer ## all tests that a change must pass, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -timeout 9m $(TESTFLAGS) ./...
+
+test-long: build peer ## the random tests for SECONDS=600 in all
+	UPKEEP_TEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout $$(( $(SECONDS) + 600 ))s $(TESTFLAGS) ./...
+
+bench: build peer ## compare with etcd, side by side on this machine (BENCHARGS="--help" lists the rows)
+	$(GO) build -o $(BIN)/upkeep-bench ./tests/bench
+	$(BIN)/upkeep-bench --upkeep $(BIN)/upkeep --etcd $(PEER)/etcd $(BENCHARGS)
+
+proto: ## generate the code of proto/ anew
+	$(GO) tool $(TOOLS) buf generate . --config proto/buf.yaml --template proto/buf.gen.yaml
+
+lint: ## gofmt, vet and staticcheck
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	$(GO) vet ./...
+	$(GO) tool $(TOOLS) staticcheck ./...
+
+cover: build peer ## test coverage of our own packages, as bin/cover.html
+	$(GO) test -timeout 15m -coverpkg=./... -coverprofile=$(BIN)/cover.out ./...
+	$(GO) tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
+
+# etcd itself, as the peer that tests and benchmarks compare with.
+peer: $(PEER)/etcd $(PEER)/etcdctl $(PEER)/etcdutl ## build etcd, etcdctl and etcdutl into bin/peer
+
+$(PEER)/etcd: tests/compat/go.mod
+	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/server/v3
+$(PEER)/etcdctl: tests/compat/go.mod
+	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdctl/v3
+$(PEER)/etcdutl: tests/compat/go.mod
+	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdutl/v3
+
+clean: ## remove what was built
+	rm -rf $(BIN)
