@@ -23,7 +23,11 @@ var (
 	ErrTimeout = errors.New("raftnode: request timed out")
 	// ErrTimeoutLeaderFail: as ErrTimeout, and the leader was lost shortly before or while the request waited.
 	ErrTimeoutLeaderFail = errors.New("raftnode: request timed out, possibly due to previous leader failure")
-	// ErrLeaderChanged: the leader changed while the read waited, so its read index may never come.
+	// ErrTimeoutConnectionLost: as ErrTimeout, and the leader, or a quorum if this is the leader, was out of reach.
+	ErrTimeoutConnectionLost = errors.New("raftnode: request timed out, possibly due to connection lost")
+	// ErrTimeoutWaitApplied: a read's index is known, but this member did not apply up to it in time.
+	ErrTimeoutWaitApplied = errors.New("raftnode: request timed out, waiting for the applied index took too long")
+	// ErrLeaderChanged: a new leader's log does not hold the proposal. It has not been and never will be applied.
 	ErrLeaderChanged = errors.New("raftnode: leader changed")
 	// ErrNoLeader: no leader is known.
 	ErrNoLeader = errors.New("raftnode: no leader")
@@ -158,7 +162,7 @@ type Config struct {
 	RequestTimeout time.Duration
 
 	// SaveSnap writes etcd's .snap file when a snapshot record is due, before the record; may be nil. Called on a
-	// goroutine of its own, one call at a time.
+	// goroutine of its own, one call at a time. An error is logged and puts the record off.
 	SaveSnap func(index, term uint64, cs *raftpb.ConfState) error
 	Logger   *zap.Logger
 	Observer Observer
@@ -168,19 +172,17 @@ type Config struct {
 // block.
 type Observer struct {
 	LeaderChanged    func(from, to uint64)
-	ProposalCommit   func(index uint64)
-	ProposalApply    func(index uint64)
+	Committed        func(index uint64)
+	Applied          func(index uint64)
 	ProposalsPending func(n int)
 	ProposalFailed   func()
 	// EntryCoalesced is told how many commands each proposed entry carries.
 	EntryCoalesced func(commands int)
-	WALSync        func(d time.Duration)
-	WALWrite       func(bytes int)
-	ReadIndexSlow  func()
-	ReadIndexFail  func()
-	HeartbeatSent  func(late bool)
-	ApplyDuration  func(d time.Duration)
-	SnapshotSave   func(d time.Duration)
+	// ReadIndexSlow: a read index did not come in time and is asked for again. ReadIndexFail: it was given up.
+	ReadIndexSlow func()
+	ReadIndexFail func()
+	// HeartbeatLate: the leader sent a heartbeat more than one interval too late.
+	HeartbeatLate func(by time.Duration)
 }
 
 // Status is a consistent picture of the node.
