@@ -1,0 +1,20 @@
+// Package httpapi serves what a member says over plain HTTP: is it alive, is it healthy, which version, which metrics.
+// It has etcd's paths, bodies and status codes.
+//
+// A client port speaks gRPC and HTTP at once, told apart by the first bytes of each connection:
+//
+//	grpcListener, httpListener := httpapi.Split(listener)
+//	go grpcServer.Serve(grpcListener)
+//	go http.Serve(httpListener, httpapi.ClientHandler(httpapi.Config{State: member, Metrics: m.Handler()}))
+//
+//	$ curl localhost:2379/health
+//	{"health":"true","reason":""}
+//	$ curl 'localhost:2379/readyz?verbose'
+//	[+]data_corruption ok
+//	[+]serializable_read ok
+//	[+]linearizable_read ok
+//	[+]non_learner ok
+//	ok
+//
+// What the answers are made of comes through the interface State, so that this package needs no server.
+package httpapi
