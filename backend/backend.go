@@ -100,10 +100,11 @@ type Backend struct {
 	views   atomic.Int64
 	sizes   sizeGauges
 
-	// Of the committer goroutine: the handle it writes to, the generation that
-	// follows the transaction just committed, and what that transaction was.
+	// Of the committer goroutine: the handle it writes to, the generations
+	// after and before the transaction just committed, and what that was.
 	current  *handle
 	next     *generation
+	retired  *generation
 	info     CommitInfo
 	accounts pageAccounts
 
@@ -176,11 +177,14 @@ func (b *Backend) committed() {
 	old := b.state.Load()
 	b.state.Store(&readState{gen: b.next, open: b.pipeline.mu.open.run})
 	b.durable.Store(&applied{b.next.index, b.next.term})
-	b.next = nil
-	old.gen.unref()
+	b.next, b.retired = nil, old.gen
 }
 
 func (b *Backend) finished(*job) {
+	if err := b.retired.unrefHere(); err != nil {
+		b.cfg.Logger.Error("could not end a read transaction", zap.Error(err))
+	}
+	b.retired = nil
 	if b.cfg.OnCommit != nil {
 		b.info.Sizes = b.Sizes()
 		b.cfg.OnCommit(b.info)

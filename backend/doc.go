@@ -19,11 +19,11 @@
 // 32 MiB, whatever comes first, the committer takes the batch and apply goes on
 // in a second one:
 //
-//	          apply                committer
-//	            |                      |
-//	      [ open batch ] --freeze--> [ committing batch ] --one tx--> file
-//	            ^                      ^                               ^
-//	            +---------- a View reads all three --------------------+
+//	    apply                committer
+//	      |                      |
+//	[ open batch ] --freeze--> [ committing batch ] --one tx--> file
+//	      ^                      ^                               ^
+//	      +---------- a View reads all three --------------------+
 //
 // The bbolt transaction holds everything up to entry 41 together with
 // consistent_index = 41, so that after a crash the log is replayed from exactly

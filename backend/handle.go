@@ -99,12 +99,23 @@ func (g *generation) tryRef() bool {
 
 func (g *generation) unref() {
 	if g.refs.Add(-1) == 0 {
-		g.handle.reaper.add(func() error {
-			err := g.tx.Rollback()
-			g.handle.unref()
-			return err
-		}, false)
+		g.handle.reaper.add(g.end, false)
 	}
+}
+
+// unrefHere is unref for the committer, which may take bbolt's locks and wants
+// the pages back before its next transaction.
+func (g *generation) unrefHere() error {
+	if g.refs.Add(-1) == 0 {
+		return g.end()
+	}
+	return nil
+}
+
+func (g *generation) end() error {
+	err := g.tx.Rollback()
+	g.handle.unref()
+	return err
 }
 
 // get reads bucket Key; nil if absent. The bytes are those of the file's map.
