@@ -37,8 +37,8 @@ func TestScripts(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sc := &script{}
+				defer func() { sc.hub.Close() }()
 				datadriven.RunTest(t, "testdata/"+file, sc.run)
-				sc.hub.Close()
 			})
 		})
 	}

@@ -184,8 +184,7 @@ func (s *Stream) response(e entry) (Response, bool) {
 	return r, true
 }
 
-// pushEvents queues events if there is room. If not, the stream is parked: when there is room again, the catch-up
-// goroutine is woken. Called under Hub.mu.
+// pushEvents queues events if there is room. Called under Hub.mu.
 func (s *Stream) pushEvents(e entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,7 +192,6 @@ func (s *Stream) pushEvents(e entry) bool {
 		return true
 	}
 	if s.fullLocked() {
-		s.parked = true
 		return false
 	}
 	if e.batch != s.charged {
@@ -218,6 +216,8 @@ func (s *Stream) pushControl(e entry) {
 	s.signal()
 }
 
+// hasRoomOrParks reports whether the stream takes more events. If not, it is parked: when it has emptied, Next wakes the
+// catch-up goroutine.
 func (s *Stream) hasRoomOrParks() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
