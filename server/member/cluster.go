@@ -47,10 +47,13 @@ func New(clusterID uint64, maxLearners int) *Cluster {
 	return c
 }
 
-// Load replaces the membership by what view holds.
-func (c *Cluster) Load(view *backend.View) error {
+// Scan reads a bucket in key order: backend.View.ScanBucket and backend.Snapshot.Scan are such.
+type Scan func(bucket backend.Bucket, start, end []byte, fn func(k, v []byte) error) error
+
+// Load replaces the membership by what scan reads.
+func (c *Cluster) Load(scan Scan) error {
 	members, removed := map[uint64]Member{}, map[uint64]bool{}
-	err := view.ScanBucket(backend.Members, nil, nil, func(k, v []byte) error {
+	err := scan(backend.Members, nil, nil, func(k, v []byte) error {
 		id, err := parseBucketKey(k)
 		if err != nil {
 			return err
@@ -65,7 +68,7 @@ func (c *Cluster) Load(view *backend.View) error {
 	if err != nil {
 		return err
 	}
-	err = view.ScanBucket(backend.MembersRemoved, nil, nil, func(k, _ []byte) error {
+	err = scan(backend.MembersRemoved, nil, nil, func(k, _ []byte) error {
 		id, err := parseBucketKey(k)
 		removed[id] = true
 		return err
@@ -75,7 +78,7 @@ func (c *Cluster) Load(view *backend.View) error {
 	}
 	var version string
 	var downgrade Downgrade
-	err = view.ScanBucket(backend.Cluster, nil, nil, func(k, v []byte) error {
+	err = scan(backend.Cluster, nil, nil, func(k, v []byte) error {
 		switch string(k) {
 		case string(keyVersion):
 			version = string(v)

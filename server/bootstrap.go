@@ -1,0 +1,249 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/backend/vfs"
+	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/proto/walpb"
+	"github.com/upkeep-kv/upkeep/quota"
+	"github.com/upkeep-kv/upkeep/raftnode/identity"
+	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/raftnode/wal"
+	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/member"
+)
+
+// openLog is the opened write-ahead log with what it held.
+type openLog struct {
+	wal       *wal.WAL
+	recovered *wal.Recovered
+	// contacts are where a member that joins reaches the others before its own log tells it.
+	contacts []member.Member
+}
+
+func hexID(id uint64) string { return strconv.FormatUint(id, 16) }
+
+func (s *Server) openBackend() error {
+	s.limit = quota.Limit{MaxBytes: s.cfg.QuotaBackendBytes, Size: func() int64 { return s.backend.QuotaBytes() }}
+	s.quotaAlarm = newQuotaAlarm(s.limit.Bytes())
+	var err error
+	s.backend, err = backend.Open(s.backendConfig())
+	if err != nil {
+		return err
+	}
+	return s.dir.removeLeftovers()
+}
+
+// openWAL opens the log of a member that has started before, founds a cluster, or joins one. The database is open, and
+// so its lock keeps a second process away from the log too.
+func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
+	started, err := s.dir.hasWAL()
+	if err != nil {
+		return nil, err
+	}
+	applied, _ := s.backend.Durable()
+	switch {
+	case started:
+		return s.reopenLog(applied)
+	case applied > 0:
+		return nil, fmt.Errorf("the database %s holds the log up to index %d, but there is no log in %s: point --wal-dir at "+
+			"it, or restore a snapshot into a new directory", s.dir.db, applied, s.dir.wal)
+	case s.cfg.InitialClusterState == config.ClusterExisting:
+		return s.joinCluster(ctx, opts)
+	}
+	return s.foundCluster()
+}
+
+// reopenLog checks that log and database belong together.
+func (s *Server) reopenLog(applied uint64) (*openLog, error) {
+	w, recovered, err := wal.Open(vfs.OS{}, s.dir.wal, s.walOptions())
+	if err != nil {
+		return nil, err
+	}
+	l := &openLog{wal: w, recovered: recovered}
+	s.id, s.clusterID = recovered.Metadata.GetNodeID(), recovered.Metadata.GetClusterID()
+	if recovered.Repaired != "" {
+		s.logger.Warn("repaired the log", zap.String("repair", recovered.Repaired))
+	}
+	last := recovered.Snapshot.GetIndex()
+	if n := len(recovered.Entries); n > 0 {
+		last = recovered.Entries[n-1].GetIndex()
+	}
+	if applied > last {
+		return nil, errors.Join(w.Close(), fmt.Errorf("the database %s is applied up to index %d, but its log %s ends at %d: "+
+			"they do not belong together, or the log has lost its end; restore a snapshot or remove and re-add the member",
+			s.dir.db, applied, s.dir.wal, last))
+	}
+	s.logger.Info("restarting local member", zap.String("cluster-id", hexID(s.clusterID)), s.logField(),
+		zap.Uint64("commit-index", recovered.HardState.GetCommit()), zap.Uint64("applied-index", applied))
+	return l, nil
+}
+
+// installTransfer finishes a state transfer that the process died in: the log says that the state was received, the
+// database is still the old one.
+func (s *Server) installTransfer(l *openLog) error {
+	wanted := l.recovered.Snapshot.GetIndex()
+	applied, _ := s.backend.Durable()
+	if applied >= wanted {
+		return errors.Join(s.checkMembership(), s.dir.removeTransfers(applied))
+	}
+	file := s.dir.transferred(wanted)
+	if _, err := os.Stat(file); err != nil {
+		return fmt.Errorf("failed to recover v3 backend from snapshot: the log starts behind index %d, the database %s is "+
+			"applied up to %d only, and %s is missing; restore a snapshot or remove and re-add the member",
+			wanted, s.dir.db, applied, file)
+	}
+	s.logger.Info("installing a received database", zap.String("file", file), zap.Uint64("index", wanted))
+	if err := s.backend.Replace(context.Background(), file); err != nil {
+		return err
+	}
+	return s.checkMembership()
+}
+
+// checkMembership refuses a database in which this member does not occur, as that of another cluster, and one from
+// which it was removed.
+func (s *Server) checkMembership() error {
+	view := s.backend.View()
+	defer view.Close()
+	c := member.New(s.clusterID, 0)
+	if err := c.Load(view.ScanBucket); err != nil {
+		return err
+	}
+	switch _, found := c.Member(s.id); {
+	case c.IsRemoved(s.id):
+		return fmt.Errorf("member %s was removed from its cluster; remove %s and join as a new member", hexID(s.id), s.dir.root)
+	case !found && len(c.Members()) > 0 && s.backendApplied() > 0:
+		return fmt.Errorf("the database %s does not know member %s, to which the log %s belongs: they are of different "+
+			"clusters or members", s.dir.db, hexID(s.id), s.dir.wal)
+	}
+	return nil
+}
+
+func (s *Server) backendApplied() uint64 {
+	applied, _ := s.backend.Durable()
+	return applied
+}
+
+// foundCluster writes the first entries of a new cluster's log: one membership change for each initial member, the
+// same on all of them.
+func (s *Server) foundCluster() (*openLog, error) {
+	urls := map[string][]string{}
+	for _, m := range s.cfg.InitialCluster {
+		urls[m.Name] = m.PeerURLs
+	}
+	initial, clusterID, err := identity.NewCluster(urls, s.cfg.InitialClusterToken)
+	if err != nil {
+		return nil, fmt.Errorf("--initial-cluster: %w", err)
+	}
+	s.clusterID = clusterID
+	var founders []wal.BootstrapMember
+	for _, m := range initial {
+		if m.Name == s.cfg.Name {
+			s.id = m.ID
+		}
+		context := member.Member{ID: m.ID, PeerURLs: m.PeerURLs, Name: m.Name}.Value()
+		founders = append(founders, wal.BootstrapMember{ID: m.ID, Context: context})
+	}
+	if s.id == 0 {
+		return nil, fmt.Errorf("--name %q does not occur in --initial-cluster", s.cfg.Name)
+	}
+	s.logger.Info("starting a new cluster", zap.String("cluster-id", hexID(clusterID)), s.logField(),
+		zap.Int("members", len(initial)))
+	return s.createLog(founders, nil)
+}
+
+// createLog writes a new log that begins with the founders' admission.
+func (s *Server) createLog(founders []wal.BootstrapMember, contacts []member.Member) (*openLog, error) {
+	metadata := &walpb.Metadata{NodeID: &s.id, ClusterID: &s.clusterID}
+	if err := wal.Bootstrap(vfs.OS{}, s.dir.wal, metadata, wal.BootstrapState{Members: founders}); err != nil {
+		return nil, err
+	}
+	w, recovered, err := wal.Open(vfs.OS{}, s.dir.wal, s.walOptions())
+	if err != nil {
+		return nil, err
+	}
+	return &openLog{wal: w, recovered: recovered, contacts: contacts}, nil
+}
+
+// joinTimeout bounds how long a member that joins looks for the cluster.
+const joinTimeout = 30 * time.Second
+
+// joinCluster asks the members named in --initial-cluster who they are, and finds itself among them by its peer URLs.
+func (s *Server) joinCluster(ctx context.Context, opts Options) (*openLog, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	probe, err := transport.New(transport.Config{
+		Dial: opts.Dial, FS: vfs.OS{}, SnapDir: s.dir.snap, Version: Version, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer probe.Close()
+	for {
+		resp, err := s.askMembers(ctx, probe)
+		if err == nil {
+			return s.joinAs(resp)
+		}
+		s.logger.Warn("cannot reach the cluster to join", zap.Error(err))
+		if !pause(ctx, retryInterval) {
+			return nil, fmt.Errorf("cannot fetch cluster info from peer urls of --initial-cluster: %w", err)
+		}
+	}
+}
+
+// askMembers returns the first answer of any other member.
+func (s *Server) askMembers(ctx context.Context, probe *transport.Transport) (*peerpb.MembersResponse, error) {
+	var errs []error
+	for _, m := range s.cfg.InitialCluster {
+		if m.Name == s.cfg.Name {
+			continue
+		}
+		conn, err := probe.DialURLs(m.PeerURLs)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
+			continue
+		}
+		once, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
+		resp, err := peerpb.NewPeerClient(conn).Members(once, &peerpb.MembersRequest{})
+		cancel()
+		conn.Close()
+		if err == nil {
+			return resp, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
+	}
+	if len(errs) == 0 {
+		return nil, errors.New("--initial-cluster names no other member")
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (s *Server) joinAs(resp *peerpb.MembersResponse) (*openLog, error) {
+	s.clusterID = resp.ClusterId
+	var contacts []member.Member
+	for _, m := range resp.Members {
+		if identity.Match(m.PeerURLs, s.cfg.peerURLs()) {
+			s.id = m.ID
+		}
+		contacts = append(contacts, member.Member{ID: m.ID, PeerURLs: m.PeerURLs})
+	}
+	if s.id == 0 {
+		return nil, fmt.Errorf("--initial-advertise-peer-urls %v: no member of cluster %s has these; add it first with "+
+			"`etcdctl member add`", s.cfg.peerURLs(), hexID(resp.ClusterId))
+	}
+	if len(resp.Members) != len(s.cfg.InitialCluster) {
+		return nil, fmt.Errorf("--initial-cluster names %d members, the cluster has %d: member count is unequal",
+			len(s.cfg.InitialCluster), len(resp.Members))
+	}
+	s.logger.Info("joining a cluster", zap.String("cluster-id", hexID(s.clusterID)), s.logField())
+	return s.createLog(nil, contacts)
+}

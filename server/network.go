@@ -1,0 +1,224 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/upkeep-kv/upkeep/backend/vfs"
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/server/member"
+	"github.com/upkeep-kv/upkeep/server/rpc"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// startNode connects the machine to its peers through the log.
+func (s *Server) startNode(l *openLog, opts Options) error {
+	var err error
+	s.transport, err = transport.New(transport.Config{
+		ID: s.id, ClusterID: s.clusterID, Version: Version,
+		Dial: opts.Dial, FS: vfs.OS{}, SnapDir: s.dir.snap,
+		Admit: s.admitPeer, Refused: s.refusedByPeer,
+		Logger: s.logger, Observer: s.transportObserver(),
+	})
+	if err != nil {
+		return errors.Join(err, l.wal.Close())
+	}
+	contacts := l.contacts
+	if known := s.cluster.Members(); len(known) > 0 {
+		contacts = known
+	}
+	for _, m := range contacts {
+		s.transport.AddPeer(m.ID, m.PeerURLs)
+	}
+	applied := s.backendApplied()
+	var confState *raftpb.ConfState
+	if applied > 0 {
+		confState = s.cluster.ConfState()
+	}
+	s.node, err = raftnode.Start(raftnode.Config{
+		ID: s.id, ClusterID: s.clusterID,
+		WAL: l.wal, Recovered: l.recovered, ConfState: confState, Applied: applied,
+		StateMachine: s.machine, Transport: s.transport,
+		TickInterval: s.cfg.HeartbeatInterval, ElectionTicks: s.cfg.ElectionTicks(), PreVote: s.cfg.PreVote,
+		InitialElectionTickAdvance: s.cfg.InitialElectionTickAdvance,
+		MaxRequestBytes:            int(s.cfg.MaxRequestBytes),
+		Coalesce:                   s.cfg.CoalesceProposals,
+		CatchUpEntries:             s.cfg.SnapshotCatchUpEntries,
+		SnapshotEntries:            s.cfg.SnapshotCount,
+		RequestTimeout:             s.cfg.requestTimeout(),
+		SaveSnap:                   s.saveSnap,
+		Logger:                     s.logger,
+		Observer:                   s.nodeObserver(),
+	})
+	if err != nil {
+		return err
+	}
+	s.transport.Attach(s.node, peerService{s})
+	return nil
+}
+
+// admitPeer refuses the streams of members that were removed.
+func (s *Server) admitPeer(from uint64) error {
+	if s.cluster.IsRemoved(from) {
+		return member.ErrIDRemoved
+	}
+	return nil
+}
+
+// refusedByPeer is told when a peer will not talk to this member.
+func (s *Server) refusedByPeer(peer uint64, err error) {
+	s.logger.Warn("a peer refuses this member", zap.String("peer", hexID(peer)), zap.Error(err))
+}
+
+// membershipChanged keeps the peers in step with the membership. Called by apply.
+func (s *Server) membershipChanged(change member.Change) {
+	m := change.Member
+	switch change.Type {
+	case raftpb.ConfChangeRemoveNode:
+		s.transport.RemovePeer(m.ID)
+	case raftpb.ConfChangeUpdateNode:
+		s.transport.UpdatePeer(m.ID, m.PeerURLs)
+	default:
+		s.transport.AddPeer(m.ID, m.PeerURLs)
+	}
+	s.learner.Store(s.cluster.IsLearner(s.id))
+}
+
+// serve opens the peer ports and the ports that do not wait for a quorum.
+func (s *Server) serve() error {
+	var err error
+	if s.clients, err = rpc.NewServer(s.rpcDeps(), s.rpcOptions()); err != nil {
+		return err
+	}
+	s.peers = grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
+	s.transport.Register(s.peers)
+	for _, l := range s.listeners.peerGRPC {
+		s.background.Go(func() { s.ended("peer gRPC", s.peers.Serve(l)) })
+	}
+	s.serveHTTP(s.peerHandler(), s.listeners.peerHTTP)
+	s.serveHTTP(s.metricsHandler(), s.listeners.metricsHTTP)
+	return nil
+}
+
+// serveClients lets clients in. What connected before waited in the listener's queue.
+func (s *Server) serveClients() {
+	for _, l := range s.listeners.clientGRPC {
+		s.background.Go(func() { s.ended("client gRPC", s.clients.Serve(l)) })
+	}
+	s.serveHTTP(s.clientHandler(), s.listeners.clientHTTP)
+	close(s.ready)
+	for _, u := range s.cfg.ListenClientURLs {
+		s.logger.Info("serving client traffic insecurely; this is strongly discouraged!", zap.String("address", u.Host+u.Path))
+	}
+	s.logger.Info("ready to serve client requests")
+}
+
+// readHeaderTimeout cuts off connections that never get to their request.
+const readHeaderTimeout = 5 * time.Minute
+
+func (s *Server) serveHTTP(handler http.Handler, listeners []net.Listener) {
+	for _, l := range listeners {
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: readHeaderTimeout}
+		s.background.Go(func() { s.ended("HTTP", server.Serve(l)) })
+		s.background.Go(func() {
+			<-s.stopping
+			server.Close()
+		})
+	}
+}
+
+// ended notes why a listener stopped, unless the server is stopping.
+func (s *Server) ended(what string, err error) {
+	select {
+	case <-s.stopping:
+	default:
+		if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			s.logger.Error("a listener failed", zap.String("listener", what), zap.Error(err))
+		}
+	}
+}
+
+// handOver gives leadership to the best follower before this member stops, so that clients need not wait for an
+// election.
+func (s *Server) handOver() {
+	if s.node == nil || !s.node.IsLeader() {
+		return
+	}
+	status := s.node.Status()
+	var best uint64
+	for id, p := range status.Progress {
+		if id == s.id || p.IsLearner || !p.RecentActive {
+			continue
+		}
+		if best == 0 || p.Match > status.Progress[best].Match {
+			best = id
+		}
+	}
+	if best == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.requestTimeout())
+	defer cancel()
+	if err := s.node.TransferLeadership(ctx, best); err != nil {
+		s.logger.Warn("could not hand over leadership", zap.String("to", hexID(best)), zap.Error(err))
+	}
+}
+
+// peerService answers what other members ask besides raft.
+type peerService struct{ *Server }
+
+func (p peerService) Members(context.Context, *peerpb.MembersRequest) (*peerpb.MembersResponse, error) {
+	return &peerpb.MembersResponse{
+		ClusterId:      p.clusterID,
+		Members:        members{p.Server}.Members(),
+		Removed:        p.cluster.Removed(),
+		ClusterVersion: p.cluster.Version(),
+	}, nil
+}
+
+// leaderOnly runs a forwarded call if this member leads.
+func leaderOnly[Q, R any](ctx context.Context, s *Server, req Q, call func(context.Context, Q) (R, error)) (R, error) {
+	if !s.node.IsLeader() {
+		var none R
+		return none, status.Error(codes.Aborted, raftnode.ErrNotLeader.Error())
+	}
+	resp, err := call(ctx, req)
+	if err != nil && wrongLeader(err) {
+		return resp, status.Error(codes.Aborted, err.Error())
+	}
+	return resp, rpc.Status(err)
+}
+
+func (p peerService) LeaseKeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+	return leaderOnly(ctx, p.Server, req.ID, leases(p).renewHere)
+}
+
+func (p peerService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	return leaderOnly(ctx, p.Server, req, leases(p).timeToLiveHere)
+}
+
+func (p peerService) MemberPromote(ctx context.Context, req *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	return leaderOnly(ctx, p.Server, req.ID, members(p).promoteHere)
+}
+
+func (p peerService) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	resp, err := upkeep(p).HashKV(ctx, req.Revision)
+	if err != nil {
+		return nil, rpc.Status(err)
+	}
+	resp.Header = headers(p).Header()
+	return resp, nil
+}

@@ -1,0 +1,185 @@
+package server
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/backend"
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/server/metrics"
+	"github.com/upkeep-kv/upkeep/server/rpc"
+)
+
+// Every part reports through functions of its own; this file ties them to the metrics.
+
+// committed is told of every commit of the backend, on its committer.
+func (s *Server) committed(info backend.CommitInfo) {
+	s.metrics.Committed(metrics.Commit{
+		Took: info.Duration, Write: info.Write, Rebalance: info.Rebalance, Spill: info.Spill,
+		Operations: info.Ops, Bytes: info.Bytes,
+	})
+	if grew := info.Sizes.File > s.committedBytes.Swap(info.Sizes.File); grew {
+		s.quotaAlarm.grown(info.Sizes.File)
+	}
+}
+
+func (s *Server) nodeObserver() raftnode.Observer {
+	m := s.metrics
+	return raftnode.Observer{
+		LeaderChanged:    m.LeaderChanged,
+		ProposalsPending: m.ProposalsPending,
+		ProposalFailed:   m.ProposalFailed,
+		EntryCoalesced:   m.EntryProposed,
+		ReadIndexSlow:    m.ReadIndexSlow,
+		ReadIndexFail:    m.ReadIndexFailed,
+		HeartbeatLate:    func(time.Duration) { m.HeartbeatSent(true) },
+	}
+}
+
+func (s *Server) transportObserver() transport.Observer {
+	m := s.metrics
+	return transport.Observer{
+		Sent: m.PeerSent, SendFailed: m.PeerSendFailed,
+		Received: m.PeerReceived, ReceiveFailed: m.PeerReceiveFailed,
+		RoundTrip: m.PeerRoundTrip, PeerKnown: m.PeerKnown, PeerActive: m.PeerActive,
+		SnapshotSending: m.SnapshotSending, SnapshotSent: m.SnapshotSent,
+		SnapshotReceiving: m.SnapshotReceiving, SnapshotReceived: m.SnapshotReceived,
+	}
+}
+
+func (s *Server) rpcObserver() rpc.Observer {
+	m := s.metrics
+	return rpc.Observer{
+		Started:       m.CallStarted,
+		Handled:       m.CallHandled,
+		Received:      m.MessageReceived,
+		Sent:          m.MessageSent,
+		ReceivedBytes: m.ClientReceivedBytes,
+		SentBytes:     m.ClientSentBytes,
+		ClientRequest: m.ClientRequest,
+		StreamFailed:  m.StreamFailed,
+	}
+}
+
+// observeLevels lets a scrape ask for what the parts keep.
+func (s *Server) observeLevels() {
+	s.metrics.Observe(metrics.Sources{
+		HasLeader:       func() bool { return s.node.Lead() != 0 },
+		IsLeader:        s.node.IsLeader,
+		IsLearner:       s.learner.Load,
+		Committed:       s.node.CommittedIndex,
+		Applied:         s.node.AppliedIndex,
+		QuotaBytes:      s.limit.Bytes,
+		DBSize:          func() int64 { return s.backend.Sizes().File },
+		DBInUse:         func() int64 { return s.backend.Sizes().InUse },
+		DBPending:       func() int64 { return s.backend.Sizes().Pending },
+		DBReadTxs:       func() int64 { return int64(s.backend.Sizes().OpenReadTxs) },
+		Keys:            func() int64 { return int64(s.store.Stats().Keys) },
+		CurrentRevision: s.store.Revision,
+		CompactRevision: s.store.CompactRevision,
+		WatchStreams:    func() int64 { return int64(s.hub.Stats().Streams) },
+		Watchers:        func() int64 { return int64(s.hub.Stats().Watchers) },
+		SlowWatchers:    func() int64 { return int64(s.hub.Stats().Slow) },
+		PendingEvents:   func() int64 { return int64(s.hub.Stats().Pending) },
+		Leases:          func() int64 { return int64(len(s.lessor.List())) },
+	})
+}
+
+// applyObserver times commands on behalf of the apply goroutine, which reads no clock itself.
+type applyObserver struct {
+	metrics *metrics.Metrics
+	logger  *zap.Logger
+	warn    time.Duration // longer than this is slow; 0 or less never
+	last    time.Time     // when the last command ended; apply goroutine only
+}
+
+func (o *applyObserver) EntryBegins() { o.last = time.Now() }
+
+func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err error) {
+	now := time.Now()
+	took := now.Sub(o.last)
+	o.last = now
+	o.metrics.Applied(requestKind(r), err == nil, took)
+	if o.warn > 0 && took > o.warn {
+		o.metrics.SlowApply()
+		o.logger.Warn("apply request took too long", zap.Duration("took", took),
+			zap.Duration("expected-duration", o.warn), zap.String("request", requestKind(r)), zap.Error(err))
+	}
+	if err != nil {
+		return
+	}
+	switch {
+	case r.Put != nil:
+		o.metrics.Put(len(r.Put.Key) + len(r.Put.Value))
+	case r.DeleteRange != nil:
+		o.metrics.Deleted(1)
+	case r.Txn != nil:
+		if resp, ok := value.(*pb.TxnResponse); ok {
+			o.operations(resp)
+		}
+	case r.LeaseGrant != nil:
+		o.metrics.LeaseGranted(r.LeaseGrant.TTL)
+	case r.LeaseRevoke != nil:
+		o.metrics.LeaseRevoked()
+	case r.Alarm != nil && r.Alarm.Action != pb.AlarmRequest_GET:
+		if resp, ok := value.(*pb.AlarmResponse); ok && len(resp.Alarms) > 0 {
+			o.metrics.AlarmChanged(metrics.Alarm{MemberID: r.Alarm.MemberID, Type: r.Alarm.Alarm.String()},
+				r.Alarm.Action == pb.AlarmRequest_ACTIVATE)
+		}
+	case r.ClusterVersionSet != nil:
+		o.metrics.SetClusterVersion(r.ClusterVersionSet.Ver)
+	}
+}
+
+// operations counts what a transaction did, one by one as etcd does.
+func (o *applyObserver) operations(resp *pb.TxnResponse) {
+	o.metrics.Txn(len(resp.Responses))
+	for _, op := range resp.Responses {
+		switch {
+		case op.GetResponseRange() != nil:
+			o.metrics.Ranged()
+		case op.GetResponsePut() != nil:
+			o.metrics.Put(0)
+		case op.GetResponseDeleteRange() != nil:
+			o.metrics.Deleted(1)
+		case op.GetResponseTxn() != nil:
+			o.operations(op.GetResponseTxn())
+		}
+	}
+}
+
+// requestKind is the name of a command in metrics. Source: etcd.
+func requestKind(r *pb.InternalRaftRequest) string {
+	switch {
+	case r.Put != nil:
+		return "Put"
+	case r.Txn != nil:
+		return "Txn"
+	case r.DeleteRange != nil:
+		return "DeleteRange"
+	case r.Range != nil:
+		return "Range"
+	case r.Compaction != nil:
+		return "Compaction"
+	case r.LeaseGrant != nil:
+		return "LeaseGrant"
+	case r.LeaseRevoke != nil:
+		return "LeaseRevoke"
+	case r.LeaseCheckpoint != nil:
+		return "LeaseCheckpoint"
+	case r.Alarm != nil:
+		return "Alarm"
+	case r.ClusterVersionSet != nil:
+		return "ClusterVersionSet"
+	case r.ClusterMemberAttrSet != nil:
+		return "ClusterMemberAttrSet"
+	case r.DowngradeInfoSet != nil:
+		return "DowngradeInfoSet"
+	case r.RetentionSample != nil:
+		return "RetentionSample"
+	}
+	return "Unknown"
+}

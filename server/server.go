@@ -1,0 +1,274 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/mvcc"
+	"github.com/upkeep-kv/upkeep/mvcc/lease"
+	"github.com/upkeep-kv/upkeep/mvcc/watch"
+	"github.com/upkeep-kv/upkeep/quota"
+	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/server/apply"
+	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/maintenance"
+	"github.com/upkeep-kv/upkeep/server/member"
+	"github.com/upkeep-kv/upkeep/server/metrics"
+)
+
+// Options are what a program or a test hands in beside the configuration. The zero value serves on the network.
+type Options struct {
+	Logger *zap.Logger
+	// Listen opens a listener for one of the configured URLs; nil listens on the network.
+	Listen func(network, address string) (net.Listener, error)
+	// Dial connects to a peer's address; nil dials the network.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+}
+
+// Server is one running member.
+//
+// The order of the fields is the order in which Start opens them; Close goes the other way.
+type Server struct {
+	cfg    settings
+	logger *zap.Logger
+	dir    dataDir
+
+	id, clusterID uint64
+
+	metrics   *metrics.Metrics
+	backend   *backend.Backend
+	store     *mvcc.Store
+	lessor    *lease.Lessor
+	hub       *watch.Hub
+	alarms    *quota.Alarms
+	cluster   *member.Cluster
+	timeline  *apply.Timeline
+	machine   *apply.Machine
+	limit     quota.Limit
+	transport *transport.Transport
+	node      *raftnode.Node
+	peers     *grpc.Server
+	clients   *grpc.Server
+	listeners listeners
+	compactor *maintenance.Compactor
+
+	quotaAlarm     *quotaAlarm
+	committedBytes atomic.Int64 // size of the file at the last commit
+	learner        atomic.Bool
+
+	// background joins every goroutine that the server itself starts.
+	background sync.WaitGroup
+	// stopping is closed when Close begins, ready when this member has published itself, done when Close has ended.
+	stopping, ready, done chan struct{}
+	closeOnce             sync.Once
+	err                   error // why the server stopped by itself; guarded by done
+}
+
+// Start opens the member that cfg describes and begins to serve. It returns once the member's own parts run; it does
+// not wait for a quorum: Ready tells when clients are served.
+func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, error) {
+	cfg.Complete()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:      settings{cfg},
+		logger:   opts.Logger,
+		dir:      newDataDir(cfg),
+		stopping: make(chan struct{}),
+		ready:    make(chan struct{}),
+		done:     make(chan struct{}),
+	}
+	if s.logger == nil {
+		s.logger = zap.NewNop()
+	}
+	if err := s.start(ctx, opts); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+// start is Start in the order in which things depend on each other.
+func (s *Server) start(ctx context.Context, opts Options) error {
+	s.metrics = metrics.New(prometheus.NewRegistry(), s.cfg.ExtensiveMetrics)
+	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
+		return err
+	}
+	if err := s.dir.prepare(s.logger); err != nil {
+		return err
+	}
+	if err := s.openBackend(); err != nil {
+		return err
+	}
+	log, err := s.openWAL(ctx, opts)
+	if err != nil {
+		return err
+	}
+	s.metrics.Identify(metrics.Identity{MemberID: s.id, Version: APIVersion})
+	if err := s.openState(log); err != nil {
+		return err
+	}
+	if err := s.startNode(log, opts); err != nil {
+		return err
+	}
+	s.observeLevels()
+	if err := s.serve(); err != nil {
+		return err
+	}
+	s.startLoops()
+	return nil
+}
+
+// openState builds everything that mirrors the backend.
+func (s *Server) openState(log *openLog) error {
+	if err := s.installTransfer(log); err != nil {
+		return err
+	}
+	var err error
+	s.store, err = mvcc.Open(s.backend, s.mvccConfig())
+	if err != nil {
+		return err
+	}
+	s.lessor, err = lease.Open(s.backend, s.leaseConfig())
+	if err != nil {
+		return err
+	}
+	s.store.AttachedLeases(s.lessor.Attach)
+	s.hub = watch.NewHub(s.store, s.watchConfig())
+
+	view := s.backend.View()
+	defer view.Close()
+	if s.alarms, err = quota.Load(view); err != nil {
+		return err
+	}
+	s.timeline = &apply.Timeline{}
+	if err := s.timeline.Load(view); err != nil {
+		return err
+	}
+	s.cluster = member.New(s.clusterID, s.cfg.MaxLearners)
+	if err := s.cluster.Load(view.ScanBucket); err != nil {
+		return err
+	}
+	if err := refuseAuth(view); err != nil {
+		return err
+	}
+	s.learner.Store(s.cluster.IsLearner(s.id))
+	s.machine = apply.New(apply.Config{
+		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms,
+		Members: s.cluster, Timeline: s.timeline, Logger: s.logger, MembershipChanged: s.membershipChanged,
+		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration},
+	})
+	return nil
+}
+
+// refuseAuth keeps a directory with authentication switched on from being served without it.
+func refuseAuth(view *backend.View) error {
+	return view.ScanBucket(backend.Auth, []byte("authEnabled"), []byte("authEnabled\x00"), func(_, v []byte) error {
+		if len(v) == 1 && v[0] == 1 {
+			return errors.New("authentication is enabled in this data directory, and this version cannot enforce it; " +
+				"disable it with `etcdctl auth disable` before moving the directory")
+		}
+		return nil
+	})
+}
+
+// Ready is closed once the member has joined a quorum, published itself and serves clients.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Done is closed once the server has stopped, by Close or by itself; Err then says why.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err returns why the server stopped by itself, nil after a Close that somebody asked for. Valid after Done.
+func (s *Server) Err() error { return s.err }
+
+// ID returns the member's ID.
+func (s *Server) ID() uint64 { return s.id }
+
+// Leader returns the ID of the leader that this member follows, 0 for none.
+func (s *Server) Leader() uint64 { return s.node.Lead() }
+
+// Revision returns the newest revision that this member has applied.
+func (s *Server) Revision() int64 { return s.store.Revision() }
+
+// CompactRevision returns the floor of this member's history, -1 before the first compaction.
+func (s *Server) CompactRevision() int64 { return s.store.CompactRevision() }
+
+// HashKV hashes this member's history up to rev, 0 for the newest.
+func (s *Server) HashKV(ctx context.Context, rev int64) (mvcc.HashKVResult, error) {
+	return s.store.HashKV(ctx, rev)
+}
+
+// Close hands over leadership where it can, stops serving, makes everything durable and releases the data directory.
+func (s *Server) Close() error {
+	s.handOver()
+	err := s.stop()
+	<-s.done
+	return err
+}
+
+// fail stops the server because of err, from one of its own goroutines.
+func (s *Server) fail(err error) {
+	s.logger.Error("the server stops", zap.Error(err))
+	go func() { //nolint:gosec // joined through done: stop waits for background, which runs the caller
+		s.stopFor(err)
+	}()
+}
+
+func (s *Server) stop() error { return s.stopFor(nil) }
+
+// stopFor closes whatever start has opened, in reverse order.
+func (s *Server) stopFor(cause error) error {
+	var err error
+	s.closeOnce.Do(func() {
+		close(s.stopping)
+		s.err = cause
+		err = s.closeParts()
+		close(s.done)
+	})
+	return err
+}
+
+func (s *Server) closeParts() error {
+	if s.compactor != nil {
+		s.compactor.Close()
+	}
+	if s.hub != nil {
+		s.hub.Close()
+	}
+	if s.clients != nil {
+		s.clients.Stop()
+	}
+	s.listeners.close()
+	if s.lessor != nil {
+		s.lessor.Close()
+	}
+	if s.node != nil {
+		s.node.Stop()
+	}
+	if s.transport != nil {
+		s.transport.Close()
+	}
+	if s.peers != nil {
+		s.peers.Stop()
+	}
+	s.background.Wait()
+	if s.store != nil {
+		s.store.Close()
+	}
+	if s.backend != nil {
+		if err := s.backend.Close(); err != nil {
+			return fmt.Errorf("closing the database: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/backend"
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/quota"
+	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/server/metrics"
+	"github.com/upkeep-kv/upkeep/server/rpc"
+)
+
+// upkeep is what operators ask of this member.
+type upkeep struct{ *Server }
+
+func (u upkeep) Alarms() []*pb.AlarmMember {
+	var out []*pb.AlarmMember
+	for _, a := range u.alarms.List(pb.AlarmType_NONE) {
+		out = append(out, &pb.AlarmMember{MemberID: a.Member, Alarm: a.Type})
+	}
+	return out
+}
+
+func (u upkeep) Status() *pb.StatusResponse {
+	raft, sizes := u.node.Status(), u.backend.Sizes()
+	quotaBytes := u.cfg.QuotaBackendBytes
+	if quotaBytes == 0 {
+		quotaBytes = quota.DefaultBytes
+	}
+	return &pb.StatusResponse{
+		Version:          APIVersion,
+		DbSize:           sizes.File,
+		DbSizeInUse:      sizes.InUse,
+		DbSizeQuota:      quotaBytes,
+		Leader:           raft.Lead,
+		RaftIndex:        raft.Commit,
+		RaftTerm:         raft.Term,
+		RaftAppliedIndex: raft.Applied,
+		IsLearner:        u.learner.Load(),
+		StorageVersion:   u.cluster.Version(),
+		DowngradeInfo:    u.DowngradeInfo(),
+	}
+}
+
+func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) {
+	u.logger.Info("starting defragmentation", u.logField(), zap.Int64("size-bytes", u.backend.Sizes().File))
+	u.metrics.DefragStarted()
+	result, err := u.backend.Defrag(ctx, backend.DefragOptions{Progress: u.metrics.DefragProgress})
+	u.metrics.DefragDone(metrics.Defrag{
+		SizeBefore: result.SizeBefore, SizeAfter: result.SizeAfter,
+		Took: result.Duration, LongestPause: result.LongestPause, Err: err,
+	})
+	if err != nil {
+		u.logger.Warn("defragmentation failed", zap.Error(err))
+		return nil, err
+	}
+	u.logger.Info("finished defragmenting directory", zap.String("dir", u.dir.snap),
+		zap.Int64("size-bytes-before", result.SizeBefore), zap.Int64("size-bytes-after", result.SizeAfter),
+		zap.Duration("longest-pause", result.LongestPause), zap.Duration("took", result.Duration))
+	return &pb.DefragmentResponse{
+		SizeBefore:        result.SizeBefore,
+		SizeAfter:         result.SizeAfter,
+		BytesCopied:       result.BytesCopied,
+		LongestPauseNanos: int64(result.LongestPause),
+		DurationNanos:     int64(result.Duration),
+	}, nil
+}
+
+func (u upkeep) Hash(ctx context.Context) (uint32, error) { return u.backend.Hash(ctx) }
+
+func (u upkeep) HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error) {
+	h, err := u.store.HashKV(ctx, rev)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.HashKVResponse{Hash: h.Hash, CompactRevision: h.CompactRevision, HashRevision: h.HashRevision}, nil
+}
+
+func (u upkeep) Snapshot(ctx context.Context) (rpc.Snapshot, string, error) {
+	image, err := u.backend.Snapshot(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	return image, u.cluster.Version(), nil
+}
+
+func (u upkeep) MoveLeader(ctx context.Context, target uint64) error {
+	if !u.node.IsLeader() {
+		return raftnode.ErrNotLeader
+	}
+	if m, ok := u.cluster.Member(target); !ok || m.IsLearner {
+		return fmt.Errorf("%w: member %x", raftnode.ErrBadTransferee, target)
+	}
+	return u.node.TransferLeadership(ctx, target)
+}
+
+func (u upkeep) ClusterVersion() string { return u.cluster.Version() }
+
+func (u upkeep) DowngradeInfo() *pb.DowngradeInfo {
+	d := u.cluster.Downgrade()
+	return &pb.DowngradeInfo{Enabled: d.Enabled, TargetVersion: d.TargetVersion}
+}
