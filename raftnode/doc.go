@@ -5,20 +5,20 @@
 //
 // A call on member A, a follower, of a cluster of three led by B:
 //
-//	result, err := node.Propose(ctx, &pb.InternalRaftRequest{Put: put})
+//		result, err := node.Propose(ctx, &pb.InternalRaftRequest{Put: put})
 //
-//  1. Propose, on the caller's goroutine, gives the request an ID, encodes it,
-//     notes in waiters who waits for that ID, and queues the bytes.
-//  2. The loop, which alone touches raft, takes what is queued. If several
-//     requests wait they become one entry, each still under its own ID. Raft turns
-//     it into a message to B.
-//  3. B's loop appends the entry. Raft's Ready holds a message to B's append
-//     goroutine and messages to A and C: the disk and the network work at once.
-//  4. B's append goroutine writes everything queued and syncs once. A and C do the
-//     same and answer from there.
-//  5. With two of three answers the entry is committed. Raft's Ready holds a
-//     message to the apply goroutine, which decodes the entry and calls the state
-//     machine. On A it finds the ID among the waiters and hands over the result.
+//	 1. Propose, on the caller's goroutine, gives the request an ID, encodes it,
+//	    notes in waiters who waits for that ID, and queues the bytes.
+//	 2. The loop, which alone touches raft, takes what is queued. If several
+//	    requests wait they become one entry, each still under its own ID. Raft turns
+//	    it into a message to B.
+//	 3. B's loop appends the entry. Raft's Ready holds a message to B's append
+//	    goroutine and messages to A and C: the disk and the network work at once.
+//	 4. B's append goroutine writes everything queued and syncs once. A and C do the
+//	    same and answer from there.
+//	 5. With two of three answers the entry is committed. Raft's Ready holds a
+//	    message to the apply goroutine, which decodes the entry and calls the state
+//	    machine. On A it finds the ID among the waiters and hands over the result.
 //
 // Nobody waits for anything but a channel, no goroutine for another that waits for
 // it: the loop waits for none, apply waits for the loop (to switch configurations),
