@@ -114,9 +114,9 @@ type Watches interface {
 
 // Leases reads leases. Each method answers for the leader: the server forwards.
 type Leases interface {
-	// Renew restarts a lease's time to live and returns it in seconds. ErrLeaseNotFound for one that is gone.
+	// Renew restarts a lease's time to live and returns it in seconds. lease.ErrNotFound for one that is gone.
 	Renew(ctx context.Context, id int64) (ttlSeconds int64, err error)
-	// TimeToLive fills all but the header. ErrLeaseNotFound for an unknown lease.
+	// TimeToLive fills all but the header. lease.ErrNotFound for an unknown lease.
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	// List returns the ids of all leases by remaining time.
 	List(ctx context.Context) ([]int64, error)

@@ -5,6 +5,7 @@ import (
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/raftnode/identity"
+	"github.com/upkeep-kv/upkeep/server/member"
 )
 
 // clusterService serves the membership. Headers of its answers carry no revision: members are not in the store.
@@ -16,7 +17,7 @@ type clusterService struct {
 func (s *clusterService) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
 	urls, err := identity.ParseURLs(r.PeerURLs)
 	if err != nil {
-		return nil, ErrInvalidURLs
+		return nil, member.ErrInvalidURLs
 	}
 	added, members, err := s.Cluster.Add(ctx, urls, r.IsLearner)
 	if err != nil {

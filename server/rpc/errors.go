@@ -7,8 +7,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/mvcc"
+	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
+	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/server/apply"
+	"github.com/upkeep-kv/upkeep/server/member"
 )
 
 // Errors that the services themselves find, and that implementations of Deps return where no package of the state side
@@ -22,17 +28,10 @@ var (
 	ErrDuplicateKey            = errors.New("duplicate key given in txn request")
 	ErrInvalidSortOption       = errors.New("invalid sort option")
 	ErrInvalidClientAPIVersion = errors.New("invalid client api version")
-	ErrInvalidURLs             = errors.New("given member URLs are invalid")
 	ErrNoLeader                = errors.New("no leader")
 	ErrLearner                 = errors.New("rpc not supported for learner")
 	ErrNotCapable              = errors.New("not capable")
-	ErrStopped                 = errors.New("server stopped")
-	ErrWaitAppliedIndex        = errors.New("request timed out, waiting for the applied index took too long")
-	ErrConnectionLost          = errors.New("request timed out, possibly due to connection lost")
 	ErrClusterIDMismatch       = errors.New("cluster ID mismatch")
-	ErrLeaseNotFound           = errors.New("requested lease not found")
-	ErrLeaseExists             = errors.New("lease already exists")
-	ErrFutureRevision          = errors.New("mvcc: required revision is a future revision")
 	ErrUnknownMethod           = errors.New("unknown method")
 
 	ErrDowngradeFormat      = errors.New("wrong downgrade target version format")
@@ -66,14 +65,39 @@ func wireErrors() []wireError {
 		{sentinel: ErrDuplicateKey, code: codes.InvalidArgument, text: "duplicate key given in txn request"},
 		{sentinel: ErrInvalidSortOption, code: codes.InvalidArgument, text: "invalid sort option"},
 		{sentinel: ErrInvalidClientAPIVersion, code: codes.InvalidArgument, text: "invalid client api version"},
-		{sentinel: ErrInvalidURLs, code: codes.InvalidArgument, text: "given member URLs are invalid"},
+		{sentinel: member.ErrInvalidURLs, code: codes.InvalidArgument, text: "given member URLs are invalid"},
+		{sentinel: quota.ErrNoSpace, code: codes.ResourceExhausted, text: "mvcc: database space exceeded"},
+		{sentinel: quota.ErrCorrupt, code: codes.DataLoss, text: "corrupt cluster"},
+
+		{sentinel: member.ErrMemberNotFound, code: codes.NotFound, text: "member not found"},
+		{sentinel: member.ErrIDRemoved, code: codes.NotFound, text: "member not found"},
+		{sentinel: member.ErrIDExists, code: codes.FailedPrecondition, text: "member ID already exist"},
+		{sentinel: member.ErrPeerURLExists, code: codes.FailedPrecondition, text: "Peer URLs already exists"},
+		{sentinel: member.ErrNotLearner, code: codes.FailedPrecondition, text: "can only promote a learner member"},
+		{sentinel: member.ErrLearnerNotReady, code: codes.FailedPrecondition,
+			text: "can only promote a learner member which is in sync with leader"},
+		{sentinel: member.ErrTooManyLearners, code: codes.FailedPrecondition, text: "too many learner members in cluster"},
+		{sentinel: member.ErrUnhealthy, code: codes.Unavailable, text: "unhealthy cluster"},
+		// Meant to be FailedPrecondition; clients have always seen this.
+		{sentinel: member.ErrNotEnoughStarted, code: codes.Unknown,
+			text: "re-configuration failed due to not enough started members"},
+
 		{sentinel: ErrLearner, code: codes.FailedPrecondition, text: "rpc not supported for learner"},
 		{sentinel: ErrNotCapable, code: codes.FailedPrecondition, text: "not capable"},
 		{sentinel: ErrClusterIDMismatch, code: codes.FailedPrecondition, text: "cluster ID mismatch"},
-		{sentinel: ErrLeaseNotFound, code: codes.NotFound, text: "requested lease not found"},
-		{sentinel: ErrLeaseExists, code: codes.FailedPrecondition, text: "lease already exists"},
+		{sentinel: lease.ErrNotFound, code: codes.NotFound, text: "requested lease not found"},
+		{sentinel: lease.ErrExists, code: codes.FailedPrecondition, text: "lease already exists"},
 		{sentinel: watch.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
-		{sentinel: ErrFutureRevision, code: codes.OutOfRange, text: "mvcc: required revision is a future revision"},
+		{sentinel: mvcc.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
+		{sentinel: mvcc.ErrFutureRevision, code: codes.OutOfRange, text: "mvcc: required revision is a future revision"},
+		{sentinel: lease.ErrTTLTooLarge, code: codes.OutOfRange, text: "too large lease TTL"},
+		{sentinel: apply.ErrKeyNotFound, code: codes.InvalidArgument, text: "key not found"},
+		{sentinel: apply.ErrValueProvided, code: codes.InvalidArgument, text: "value is provided"},
+		{sentinel: apply.ErrLeaseProvided, code: codes.InvalidArgument, text: "lease is provided"},
+		{sentinel: apply.ErrUnknownCommand, code: codes.Unknown, text: "unknown method"},
+		{sentinel: mvcc.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: lease.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: backend.ErrClosed, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: watch.ErrClosed, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: ErrUnknownMethod, code: codes.Unknown, text: "unknown method"},
 
@@ -88,14 +112,13 @@ func wireErrors() []wireError {
 		{sentinel: ErrNoLeader, code: codes.Unavailable, text: "no leader"},
 		{sentinel: raftnode.ErrNoLeader, code: codes.Unavailable, text: "no leader"},
 		{sentinel: raftnode.ErrLeaderChanged, code: codes.Unavailable, text: "leader changed"},
-		{sentinel: ErrStopped, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: raftnode.ErrStopped, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: raftnode.ErrRemoved, code: codes.Unavailable, text: "server stopped"},
 		{sentinel: raftnode.ErrTimeout, code: codes.Unavailable, text: "request timed out"},
 		{sentinel: raftnode.ErrTimeoutLeaderFail, code: codes.Unavailable,
 			text: "request timed out, possibly due to previous leader failure"},
-		{sentinel: ErrConnectionLost, code: codes.Unavailable, text: "request timed out, possibly due to connection lost"},
-		{sentinel: ErrWaitAppliedIndex, code: codes.Unavailable,
+		{sentinel: raftnode.ErrTimeoutConnectionLost, code: codes.Unavailable, text: "request timed out, possibly due to connection lost"},
+		{sentinel: raftnode.ErrTimeoutWaitApplied, code: codes.Unavailable,
 			text: "request timed out, waiting for the applied index took too long"},
 		{sentinel: raftnode.ErrRequestTooLarge, code: codes.InvalidArgument, text: "request is too large"},
 		{sentinel: raftnode.ErrNotLeader, code: codes.FailedPrecondition, text: "not leader"},
@@ -105,24 +128,24 @@ func wireErrors() []wireError {
 		{sentinel: raftnode.ErrTimeoutLeaderTransfer, code: codes.Unknown,
 			text: "request timed out, leader transfer took too long"},
 
+		// Ours: etcd's defragmentation knows no such refusals.
+		{sentinel: backend.ErrBusy, code: codes.FailedPrecondition, text: "defragmentation is already running"},
+		{sentinel: backend.ErrNoDiskSpace, code: codes.ResourceExhausted, text: "not enough free disk space"},
+
 		{sentinel: context.Canceled, code: codes.Canceled, text: "request canceled"},
 		{sentinel: context.DeadlineExceeded, code: codes.DeadlineExceeded, text: "context deadline exceeded"},
 	}
 }
 
-// errorTable finds the status of an error. It is built once per server and only read after that.
-type errorTable struct {
-	bySentinel map[error]error
-	ordered    []wireError
-}
-
-func newErrorTable() *errorTable {
-	t := &errorTable{ordered: wireErrors(), bySentinel: make(map[error]error)}
-	for _, e := range t.ordered {
-		t.bySentinel[e.sentinel] = e.status()
+// wireTable is wireErrors, each with its status. It is never changed.
+var wireTable = func() (table []tableLine) {
+	for _, e := range wireErrors() {
+		table = append(table, tableLine{sentinel: e.sentinel, status: e.status()})
 	}
-	return t
-}
+	return table
+}()
+
+type tableLine struct{ sentinel, status error }
 
 func (e wireError) status() error {
 	if e.raw {
@@ -131,9 +154,9 @@ func (e wireError) status() error {
 	return status.Error(e.code, textPrefix+e.text)
 }
 
-// toStatus returns err as clients must see it: by the table, or as code Unknown with its own text. An error that is a
-// status already, such as one that another member answered, stays.
-func (t *errorTable) toStatus(err error) error {
+// Status returns err as clients must see it: by the table, or as code Unknown with its own text. An error that is a status
+// already, such as one that another member answered, stays.
+func Status(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -141,9 +164,9 @@ func (t *errorTable) toStatus(err error) error {
 	if errors.As(err, &carrier) {
 		return carrier.GRPCStatus().Err()
 	}
-	for _, e := range t.ordered {
-		if errors.Is(err, e.sentinel) {
-			return t.bySentinel[e.sentinel]
+	for _, line := range wireTable {
+		if errors.Is(err, line.sentinel) {
+			return line.status
 		}
 	}
 	return status.Error(codes.Unknown, err.Error())

@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/upkeep-kv/upkeep/mvcc"
+	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/mvccpb"
@@ -152,7 +154,7 @@ func (f *fake) readRev(rev int64) (int64, error) {
 	case rev <= 0:
 		return f.rev, nil
 	case rev > f.rev:
-		return 0, ErrFutureRevision
+		return 0, mvcc.ErrFutureRevision
 	case rev < f.compacted:
 		return 0, watch.ErrCompacted
 	}
@@ -265,13 +267,13 @@ func (f *fake) applyLocked(r *pb.InternalRaftRequest) (any, error) {
 		return f.compactLocked(r.Compaction)
 	case r.LeaseGrant != nil:
 		if _, exists := f.leases[r.LeaseGrant.ID]; exists {
-			return nil, ErrLeaseExists
+			return nil, lease.ErrExists
 		}
 		f.leases[r.LeaseGrant.ID] = r.LeaseGrant.TTL
 		return &pb.LeaseGrantResponse{ID: r.LeaseGrant.ID, TTL: r.LeaseGrant.TTL}, nil
 	case r.LeaseRevoke != nil:
 		if _, exists := f.leases[r.LeaseRevoke.ID]; !exists {
-			return nil, ErrLeaseNotFound
+			return nil, lease.ErrNotFound
 		}
 		delete(f.leases, r.LeaseRevoke.ID)
 		return &pb.LeaseRevokeResponse{}, nil
@@ -297,7 +299,7 @@ func (f *fake) compactLocked(r *pb.CompactionRequest) (any, error) {
 	result := fakeCompaction{f.compactDone}
 	switch {
 	case r.Revision > f.rev:
-		return nil, ErrFutureRevision
+		return nil, mvcc.ErrFutureRevision
 	case r.Revision <= f.compacted:
 		return result, watch.ErrCompacted
 	}
@@ -348,7 +350,7 @@ func (f *fakeLeases) Renew(_ context.Context, id int64) (int64, error) {
 	defer f.mu.Unlock()
 	ttl, ok := f.leases[id]
 	if !ok {
-		return 0, ErrLeaseNotFound
+		return 0, lease.ErrNotFound
 	}
 	return ttl, nil
 }
@@ -358,7 +360,7 @@ func (f *fakeLeases) TimeToLive(_ context.Context, r *pb.LeaseTimeToLiveRequest)
 	defer f.mu.Unlock()
 	ttl, ok := f.leases[r.ID]
 	if !ok {
-		return nil, ErrLeaseNotFound
+		return nil, lease.ErrNotFound
 	}
 	return &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: ttl - 1, GrantedTTL: ttl}, nil
 }

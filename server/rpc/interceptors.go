@@ -28,7 +28,6 @@ type interceptors struct {
 	observer Observer
 	logger   *zap.Logger
 	warn     time.Duration // slower unary calls are logged; negative: none
-	errors   *errorTable
 	leader   *leaderWatch
 }
 
@@ -38,7 +37,6 @@ func newInterceptors(deps Deps, opts Options) *interceptors {
 		observer: deps.Observer,
 		logger:   deps.Logger,
 		warn:     opts.WarnUnaryDuration,
-		errors:   newErrorTable(),
 		leader:   newLeaderWatch(deps.State.HasLeader, opts.ElectionTimeout),
 	}
 }
@@ -54,7 +52,7 @@ func (i *interceptors) unary(
 	call := i.begin("unary", name)
 	call.received()
 	resp, err := i.guardedUnary(ctx, req, name, handler)
-	err = i.errors.toStatus(err)
+	err = Status(err)
 	if err == nil {
 		call.sent()
 	}
@@ -80,7 +78,7 @@ func (i *interceptors) guardedUnary(ctx context.Context, req any, name string, h
 
 func (i *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	call := i.begin(streamKind(info), info.FullMethod)
-	err := i.errors.toStatus(i.guardedStream(srv, stream, info, call, handler))
+	err := Status(i.guardedStream(srv, stream, info, call, handler))
 	call.end(err)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 )
 
@@ -31,7 +32,7 @@ func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) 
 			r.ID = rand.Int64N(math.MaxInt64) + 1
 		}
 		resp, err := propose[*pb.LeaseGrantResponse](ctx, s.Proposer, command)
-		if chosen && errors.Is(err, ErrLeaseExists) {
+		if chosen && errors.Is(err, lease.ErrExists) {
 			continue // 63 random bits hit a lease that exists: none of the client's doing
 		}
 		if err != nil {
@@ -86,7 +87,7 @@ func (s *leaseService) keepAlive(ctx context.Context, id int64) (*pb.LeaseKeepAl
 	// The header says what was current before the renewal: a client that sees the lease alive knows at which revision.
 	resp := &pb.LeaseKeepAliveResponse{Header: s.Headers.Header(), ID: id}
 	ttl, err := s.Leases.Renew(ctx, id)
-	if err != nil && !errors.Is(err, ErrLeaseNotFound) {
+	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return nil, err
 	}
 	if err == nil {
@@ -99,7 +100,7 @@ func (s *leaseService) LeaseTimeToLive(
 	ctx context.Context, r *pb.LeaseTimeToLiveRequest,
 ) (*pb.LeaseTimeToLiveResponse, error) {
 	resp, err := s.Leases.TimeToLive(ctx, r)
-	if errors.Is(err, ErrLeaseNotFound) {
+	if errors.Is(err, lease.ErrNotFound) {
 		resp, err = &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}, nil
 	}
 	if err != nil {
