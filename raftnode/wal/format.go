@@ -183,6 +183,9 @@ func (d *decoder) peek(off int64) (frame, error) {
 		f.record, f.end = int64(len(d.seg)), int64(len(d.seg))
 		return f, errBeyond
 	}
+	if pad != -n&7 {
+		return f, errMalformed
+	}
 	// A file may end without the padding of its last record.
 	f.end = min(f.end, int64(len(d.seg)))
 	return f, f.parse(d.seg[off+lengthBytes : f.record])

@@ -112,7 +112,7 @@ func (d *decoder) judge(path string, f frame, err error) (*torn, error) {
 
 // laterMark returns the offset of a crc record behind at that stands in front of a valid record, or -1.
 func (d *decoder) laterMark(at int64) int64 {
-	for p := at + lengthBytes; p+lengthBytes <= int64(len(d.seg)); p += lengthBytes {
+	for p := (at + lengthBytes) &^ 7; p+lengthBytes <= int64(len(d.seg)); p += lengthBytes {
 		// A crc record is 4 to 8 bytes long: cheaper to rule out than to decode.
 		if n := d.seg[p]; n < 4 || n > 8 || d.seg[p+1] != 0 {
 			continue

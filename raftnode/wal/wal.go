@@ -273,10 +273,11 @@ func (w *WAL) Close() error {
 	if errors.Is(w.err, ErrClosed) {
 		return nil
 	}
-	failed := w.err
-	err := w.Flush()
-	if failed == nil && err == nil && w.marked {
-		err = w.datasync()
+	var err error
+	if w.err == nil {
+		if err = w.Flush(); err == nil && w.marked {
+			err = w.datasync()
+		}
 	}
 	w.prep.close()
 	err = errors.Join(err, w.file.Close())
