@@ -1,0 +1,24 @@
+package main
+
+import (
+	"context"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/server"
+	"github.com/upkeep-kv/upkeep/server/config"
+)
+
+func startServer(ctx context.Context, cfg *config.Config, logger *zap.Logger) (member, error) {
+	s, err := server.Start(ctx, cfg, server.Options{Logger: logger})
+	if err != nil {
+		return nil, err // not s: a nil *Server would not be a nil member
+	}
+	return s, nil
+}
+
+// notifySystemd tells systemd, if it started this program and asked to be told.
+func notifySystemd(state string) {
+	_, _ = daemon.SdNotify(false, state) // a service manager that is gone is no reason to stop
+}
