@@ -54,7 +54,7 @@ func (x *Index) Compact(ctx context.Context, main int64) (*Kept, error) {
 }
 
 func (x *Index) compactSome(span *Span, main int64, kept *Kept) {
-	var gone [compactionsPerHold]string
+	var removed [compactionsPerHold]string
 	visits, removals, next, more := 0, 0, "", false
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -64,17 +64,17 @@ func (x *Index) compactSome(span *Span, main int64, kept *Kept) {
 			return false
 		}
 		visits++
-		rev, ok, nothingLeft := it.entry.compact(main)
-		if ok {
+		rev, stays, gone := it.entry.compact(main)
+		if stays {
 			kept.Revisions = append(kept.Revisions, rev)
 		}
-		if nothingLeft {
-			gone[removals] = it.key
+		if gone {
+			removed[removals] = it.key
 			removals++
 		}
 		return true
 	})
-	for _, key := range gone[:removals] {
+	for _, key := range removed[:removals] {
 		x.tree.Delete(item{key: key})
 	}
 	kept.Removed += removals

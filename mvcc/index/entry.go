@@ -118,8 +118,9 @@ func (e *entry) existsAt(main int64) bool {
 }
 
 // compact drops what a compaction at revision main deletes. It returns the one
-// change at or below main that stays (ok), and whether nothing of the key is left.
-func (e *entry) compact(main int64) (kept revision.Revision, ok, gone bool) {
+// change at or below main that stays, if any, and whether nothing of the key is
+// left, above main neither.
+func (e *entry) compact(main int64) (kept revision.Revision, stays, gone bool) {
 	i := e.at(main)
 	if i < 0 {
 		return kept, false, false
@@ -129,7 +130,7 @@ func (e *entry) compact(main int64) (kept revision.Revision, ok, gone bool) {
 	if i < len(older) {
 		kept, deletion = older[i].revision(), older[i].deletion()
 	}
-	if ok = !deletion || kept.Main == main; !ok {
+	if stays = !deletion || kept.Main == main; !stays {
 		if i == len(older) {
 			return kept, false, true
 		}
@@ -142,7 +143,7 @@ func (e *entry) compact(main int64) (kept revision.Revision, ok, gone bool) {
 		rest := slices.Clone(older[i:]) // a fresh array, so that the memory comes back
 		e.older = &rest
 	}
-	return kept, ok, false
+	return kept, stays, false
 }
 
 // valid returns what is wrong with the entry, nil if nothing; for tests.
