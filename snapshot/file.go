@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
@@ -32,29 +28,41 @@ type FileOptions struct {
 	LockTimeout time.Duration
 }
 
-// view opens a snapshot or database file for reading and calls fn in one transaction.
-func view(path string, options FileOptions, fn func(tx *bolt.Tx) error) (err error) {
-	if _, err := os.Stat(path); err != nil {
-		return err // bbolt would create it
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %s: %v", ErrNotDatabase, path, r) // bbolt panics over damaged pages
+// view opens a snapshot or database file for reading and calls fn. The structure of the file has been checked then, so
+// that fn cannot be led astray by damaged pages.
+func view(ctx context.Context, path string, options FileOptions, fn func(f *backend.File) error) (err error) {
+	waited := time.Now()
+	for {
+		f, err := backend.OpenFile(path)
+		if errors.Is(err, backend.ErrLocked) && (options.LockTimeout == 0 || time.Since(waited) < options.LockTimeout) {
+			select {
+			case <-time.After(lockRetry):
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		}
-	}()
-	db, err := bolt.Open(path, 0o400, &bolt.Options{ReadOnly: true, Timeout: options.LockTimeout, PreLoadFreelist: true})
-	if err != nil {
-		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
+		if errors.Is(err, backend.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", ErrNotDatabase, err)
+		}
+		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: %s: %w", ErrNotDatabase, path, err)
+		return errors.Join(fn(f), f.Close())
 	}
-	defer db.Close()
-	return db.View(fn)
 }
 
-func bucketOf(tx *bolt.Tx, b backend.Bucket) *bolt.Bucket { return tx.Bucket([]byte(b.Name())) }
+// lockRetry is the pause between attempts to open a file that is locked.
+const lockRetry = 100 * time.Millisecond
+
+// metaValue reads a key of bucket `meta`; nil if it is not there.
+func metaValue(f *backend.File, name string) (value []byte, err error) {
+	err = f.Scan(backend.Meta, []byte(name), append([]byte(name), 0), func(_, v []byte) error {
+		value = append([]byte{}, v...)
+		return nil
+	})
+	return value, err
+}
 
 // History is which revisions a file holds.
 type History struct {
@@ -68,20 +76,18 @@ type History struct {
 
 // historyOf reads the bounds as a server does at boot. A compaction that was scheduled counts: the server finishes it
 // first thing, and it may have begun to delete.
-func historyOf(tx *bolt.Tx) (History, error) {
-	h := History{Compacted: -1, Current: 1}
-	newest, err := newestRevision(tx)
-	if err != nil {
+func historyOf(f *backend.File) (h History, err error) {
+	h = History{Compacted: -1, Current: 1}
+	if h.Newest, err = newestRevision(f); err != nil {
 		return h, err
 	}
-	h.Current, h.Newest = max(h.Current, newest), newest
-	meta := bucketOf(tx, backend.Meta)
-	if meta == nil {
-		return h, nil
-	}
+	h.Current = max(h.Current, h.Newest)
 	for _, name := range []string{metaScheduledCompact, metaFinishedCompact} {
-		value := meta.Get([]byte(name))
-		if value == nil {
+		value, err := metaValue(f, name)
+		if err != nil || value == nil {
+			if err != nil {
+				return h, err
+			}
 			continue
 		}
 		rev, _, err := revision.ParseKey(value)
@@ -93,27 +99,35 @@ func historyOf(tx *bolt.Tx) (History, error) {
 	return h, nil
 }
 
-// newestRevision is the main revision of the last entry, 0 if there is none.
-func newestRevision(tx *bolt.Tx) (int64, error) {
-	keys := bucketOf(tx, backend.Key)
-	if keys == nil {
-		return 0, nil
+// newestRevision is the main revision of the last entry, 0 if there is none. A file is read forwards only, so the last
+// entry is searched for: is there anything from here on?
+func newestRevision(f *backend.File) (int64, error) {
+	var newest int64
+	for step := int64(1) << 62; step > 0; step >>= 1 {
+		start := revision.AppendKey(nil, revision.Revision{Main: newest + step}, false)
+		err := f.Scan(backend.Key, start, nil, func(k, _ []byte) error {
+			if _, _, err := revision.ParseKey(k); err != nil {
+				return fmt.Errorf("%w: %w", ErrNotDatabase, err)
+			}
+			return errStop
+		})
+		switch err {
+		case errStop:
+			newest += step
+		case nil:
+		default:
+			return 0, err
+		}
 	}
-	last, _ := keys.Cursor().Last()
-	if last == nil {
-		return 0, nil
-	}
-	rev, _, err := revision.ParseKey(last)
-	if err != nil {
-		return 0, fmt.Errorf("%w: last key: %w", ErrNotDatabase, err)
-	}
-	return rev.Main, nil
+	return newest, nil
 }
 
+var errStop = errors.New("seen enough")
+
 // ReadHistory tells which revisions a file holds, and so what ToRevision may be.
-func ReadHistory(path string, options FileOptions) (h History, err error) {
-	err = view(path, options, func(tx *bolt.Tx) error {
-		h, err = historyOf(tx)
+func ReadHistory(ctx context.Context, path string, options FileOptions) (h History, err error) {
+	err = view(ctx, path, options, func(f *backend.File) error {
+		h, err = historyOf(f)
 		return err
 	})
 	return h, err
@@ -123,13 +137,9 @@ func ReadHistory(path string, options FileOptions) (h History, err error) {
 const checkEvery = 4096
 
 // forEachRevision calls fn for the entries of bucket `key` in order.
-func forEachRevision(ctx context.Context, tx *bolt.Tx, fn func(rev revision.Revision, deletion bool, k, v []byte) error) error {
-	keys := bucketOf(tx, backend.Key)
-	if keys == nil {
-		return nil
-	}
+func forEachRevision(ctx context.Context, f *backend.File, fn func(rev revision.Revision, deletion bool, k, v []byte) error) error {
 	n := 0
-	return keys.ForEach(func(k, v []byte) error {
+	return f.Scan(backend.Key, nil, nil, func(k, v []byte) error {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

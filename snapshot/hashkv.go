@@ -5,8 +5,6 @@ import (
 	"errors"
 	"hash/crc32"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
 )
@@ -28,8 +26,8 @@ type KVHash struct {
 // of the same name. Unlike etcdutl it only reads: a scheduled compaction is taken into account but not carried out.
 // Errors: ErrCompacted, ErrFutureRevision, ErrNotDatabase.
 func HashKV(ctx context.Context, path string, atRevision int64, options FileOptions) (result KVHash, err error) {
-	err = view(path, options, func(tx *bolt.Tx) error {
-		history, err := historyOf(tx)
+	err = view(ctx, path, options, func(f *backend.File) error {
+		history, err := historyOf(f)
 		if err != nil {
 			return err
 		}
@@ -43,7 +41,7 @@ func HashKV(ctx context.Context, path string, atRevision int64, options FileOpti
 			return ErrFutureRevision
 		}
 		result = KVHash{HashRevision: atRevision, CompactRevision: history.Compacted}
-		result.Hash, err = hashHistory(ctx, tx, atRevision, history.Compacted)
+		result.Hash, err = hashHistory(ctx, f, atRevision, history.Compacted)
 		return err
 	})
 	if err != nil {
@@ -54,9 +52,9 @@ func HashKV(ctx context.Context, path string, atRevision int64, options FileOpti
 
 // hashHistory leaves out what a compaction at floor may or may not have deleted yet, so that the hash does not depend
 // on how far it has come: up to floor, everything that a compaction at rev would not keep.
-func hashHistory(ctx context.Context, tx *bolt.Tx, rev, floor int64) (uint32, error) {
+func hashHistory(ctx context.Context, f *backend.File, rev, floor int64) (uint32, error) {
 	newest := make(map[string]revision.Revision) // of each key that exists at rev
-	err := forEachRevision(ctx, tx, func(r revision.Revision, deletion bool, _, v []byte) error {
+	err := forEachRevision(ctx, f, func(r revision.Revision, deletion bool, _, v []byte) error {
 		if r.Main > rev {
 			return nil
 		}
@@ -80,8 +78,9 @@ func hashHistory(ctx context.Context, tx *bolt.Tx, rev, floor int64) (uint32, er
 			kept[r] = struct{}{}
 		}
 	}
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Update(0, castagnoli, []byte(backend.Key.Name()))
-	err = forEachRevision(ctx, tx, func(r revision.Revision, deletion bool, k, v []byte) error {
+	err = forEachRevision(ctx, f, func(r revision.Revision, deletion bool, k, v []byte) error {
 		if r.Main > rev || r.Main == floor && deletion {
 			return nil
 		}

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
+	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/raftnode/identity"
 )
 
@@ -139,7 +139,7 @@ func Plan(ctx context.Context, options RestoreOptions) (*RestorePlan, error) {
 			return nil, err
 		}
 	}
-	return p, p.planRevision()
+	return p, p.planRevision(ctx, options.SnapshotPath)
 }
 
 func (p *RestorePlan) planIdentity() error {
@@ -223,10 +223,11 @@ func (p *RestorePlan) claimed() bool {
 	return err == nil && string(claim) == absolute
 }
 
-func (p *RestorePlan) planRevision() error {
+// planRevision checks that a database holds the revision that is asked for.
+func (p *RestorePlan) planRevision(ctx context.Context, path string) error {
 	o := &p.options
-	err := view(o.SnapshotPath, FileOptions{}, func(tx *bolt.Tx) (err error) {
-		p.history, err = historyOf(tx)
+	err := view(ctx, path, FileOptions{}, func(f *backend.File) (err error) {
+		p.history, err = historyOf(f)
 		return err
 	})
 	if err != nil {

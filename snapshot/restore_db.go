@@ -21,12 +21,7 @@ const deleteBatch = 10000
 
 // changeDatabase turns the copy of another cluster's database into that of the first members of a new one. It is not
 // atomic, which is why it happens in the stage.
-func (p *RestorePlan) changeDatabase(ctx context.Context, path string, records []wal.BootstrapMember, result *RestoreResult) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %s: %v", ErrNotDatabase, p.options.SnapshotPath, r)
-		}
-	}()
+func (p *RestorePlan) changeDatabase(ctx context.Context, path string, records []wal.BootstrapMember, result *RestoreResult) error {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		NoFreelistSync: true, FreelistType: bolt.FreelistMapType, InitialMmapSize: int(p.options.InitialMmapBytes),
 		NoSync: true, // nothing counts before the sync at the end
@@ -38,15 +33,22 @@ func (p *RestorePlan) changeDatabase(ctx context.Context, path string, records [
 	if err == nil {
 		err = db.Sync()
 	}
-	return errors.Join(err, db.Close())
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	return view(ctx, path, FileOptions{}, func(f *backend.File) error {
+		history, err := historyOf(f)
+		result.Revision, result.CompactRevision = history.Current, history.Compacted
+		if err == nil && result.DroppedRevisions > 0 {
+			result.LostLeases, err = countLostLeases(ctx, f)
+		}
+		return err
+	})
 }
 
 func (p *RestorePlan) changeAll(ctx context.Context, db *bolt.DB, records []wal.BootstrapMember, result *RestoreResult) error {
 	if to := p.options.ToRevision; to > 0 && to < p.history.Current {
 		if err := dropAbove(ctx, db, to, result); err != nil {
-			return err
-		}
-		if err := countLostLeases(ctx, db, result); err != nil {
 			return err
 		}
 	}
@@ -63,12 +65,7 @@ func (p *RestorePlan) changeAll(ctx context.Context, db *bolt.DB, records []wal.
 		}
 		index := binary.BigEndian.AppendUint64(nil, uint64(len(records)))
 		term := binary.BigEndian.AppendUint64(nil, restoredTerm)
-		if err := errors.Join(meta.Put([]byte(metaConsistentIndex), index), meta.Put([]byte(metaTerm), term)); err != nil {
-			return err
-		}
-		history, err := historyOf(tx)
-		result.Revision, result.CompactRevision = history.Current, history.Compacted
-		return err
+		return errors.Join(meta.Put([]byte(metaConsistentIndex), index), meta.Put([]byte(metaTerm), term))
 	})
 }
 
@@ -108,27 +105,35 @@ func dropAbove(ctx context.Context, db *bolt.DB, rev int64, result *RestoreResul
 
 // countLostLeases counts the live keys whose lease is gone. Attachment follows from the newest value of a key, so
 // dropping newer ones has put it right for leases that still exist.
-func countLostLeases(ctx context.Context, db *bolt.DB, result *RestoreResult) error {
-	return db.View(func(tx *bolt.Tx) error {
-		leases := bucketOf(tx, backend.Lease)
-		lost := make(map[string]struct{})
-		err := forEachRevision(ctx, tx, func(_ revision.Revision, deletion bool, _, v []byte) error {
-			var kv mvccpb.KeyValue
-			if err := kv.UnmarshalVT(v); err != nil {
-				return fmt.Errorf("%w: value: %w", ErrNotDatabase, err)
-			}
-			id := binary.BigEndian.AppendUint64(nil, uint64(kv.Lease))
-			if !deletion && kv.Lease != 0 && (leases == nil || leases.Get(id) == nil) {
-				lost[string(kv.Key)] = struct{}{}
-			} else {
-				delete(lost, string(kv.Key))
-			}
-			return nil
-		})
-		result.LostLeases = len(lost)
-		return err
+func countLostLeases(ctx context.Context, f *backend.File) (int, error) {
+	leases := make(map[int64]struct{})
+	err := f.Scan(backend.Lease, nil, nil, func(k, _ []byte) error {
+		if len(k) != 8 {
+			return fmt.Errorf("%w: lease %x", ErrNotDatabase, k)
+		}
+		leases[int64(binary.BigEndian.Uint64(k))] = struct{}{}
+		return nil
 	})
+	if err != nil {
+		return 0, err
+	}
+	lost := make(map[string]struct{})
+	err = forEachRevision(ctx, f, func(_ revision.Revision, deletion bool, _, v []byte) error {
+		var kv mvccpb.KeyValue
+		if err := kv.UnmarshalVT(v); err != nil {
+			return fmt.Errorf("%w: value: %w", ErrNotDatabase, err)
+		}
+		if _, exists := leases[kv.Lease]; !deletion && kv.Lease != 0 && !exists {
+			lost[string(kv.Key)] = struct{}{}
+		} else {
+			delete(lost, string(kv.Key))
+		}
+		return nil
+	})
+	return len(lost), err
 }
+
+func bucketOf(tx *bolt.Tx, b backend.Bucket) *bolt.Bucket { return tx.Bucket([]byte(b.Name())) }
 
 func (p *RestorePlan) replaceMembers(tx *bolt.Tx, records []wal.BootstrapMember) error {
 	for _, bucket := range []backend.Bucket{backend.Members, backend.MembersRemoved} {

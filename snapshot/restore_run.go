@@ -91,6 +91,10 @@ func (p *RestorePlan) build(ctx context.Context, result *RestoreResult) error {
 	if err := p.copyDatabase(ctx, database); err != nil {
 		return err
 	}
+	// The file may have changed since Plan looked at it; this is what counts.
+	if err := p.planRevision(ctx, database); err != nil {
+		return err
+	}
 	records, err := p.memberRecords()
 	if err != nil {
 		return err
@@ -173,7 +177,7 @@ func (p *RestorePlan) writeLog(records []wal.BootstrapMember) error {
 }
 
 func (p *RestorePlan) writeSnap(dir string) error {
-	s := &snapfile.Snapshot{Term: restoredTerm, Index: uint64(len(p.members)), ConfState: &raftpb.ConfState{AutoLeave: new(false)}}
+	s := &snapfile.Snapshot{Term: restoredTerm, Index: uint64(len(p.members)), ConfState: new(raftpb.ConfState)}
 	for _, m := range p.members {
 		s.Members = append(s.Members, snapfile.Member{ID: m.ID, PeerURLs: m.PeerURLs})
 		s.ConfState.Voters = append(s.ConfState.Voters, m.ID)

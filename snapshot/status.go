@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"strings"
 
-	bolt "go.etcd.io/bbolt"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/upkeep-kv/upkeep/backend"
@@ -39,61 +37,43 @@ func (e *integrityError) Error() string {
 
 func (e *integrityError) Is(target error) bool { return target == ErrIntegrity }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Status checks the integrity of a file and describes it. It does not look at the trailer; that is Verify.
 // Errors: ErrIntegrity, ErrNotDatabase.
 func Status(ctx context.Context, path string, options FileOptions) (info Info, err error) {
-	err = view(path, options, func(tx *bolt.Tx) error {
-		if err := checkIntegrity(tx); err != nil {
+	err = view(ctx, path, options, func(f *backend.File) error {
+		info.TotalSize = f.Size()
+		version, err := metaValue(f, metaStorageVersion)
+		if err != nil {
 			return err
 		}
-		info.TotalSize = tx.Size()
-		if meta := bucketOf(tx, backend.Meta); meta != nil {
-			info.Version = string(meta.Get([]byte(metaStorageVersion)))
-		}
-		if info.Hash, err = hashFile(ctx, tx); err != nil {
+		info.Version = string(version)
+		if info.Hash, err = f.Hash(ctx); err != nil {
 			return err
 		}
-		info.Revision, info.TotalKey, err = countKeys(ctx, tx)
+		info.Revision, info.TotalKey, err = countKeys(ctx, f)
 		return err
 	})
+	if errors.Is(err, backend.ErrCorrupt) {
+		err = allProblems(ctx, path, err)
+	}
 	if err != nil {
 		return Info{}, err
 	}
 	return info, nil
 }
 
-func checkIntegrity(tx *bolt.Tx) error {
-	var problems []string
-	for err := range tx.Check() {
-		problems = append(problems, err.Error())
+// allProblems replaces the first problem of a file, which was enough not to open it, by all of them.
+func allProblems(ctx context.Context, path string, first error) error {
+	problems, err := backend.Check(ctx, path)
+	if err != nil || len(problems) == 0 {
+		return first
 	}
-	if len(problems) > 0 {
-		return &integrityError{problems}
-	}
-	return nil
+	return &integrityError{problems}
 }
 
-// hashFile hashes every bucket, nothing skipped.
-func hashFile(ctx context.Context, tx *bolt.Tx) (sum uint32, err error) {
-	n := 0
-	err = tx.ForEach(func(name []byte, bucket *bolt.Bucket) error {
-		sum = crc32.Update(sum, castagnoli, name)
-		return bucket.ForEach(func(k, v []byte) error {
-			if n++; n%checkEvery == 0 && ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			sum = crc32.Update(crc32.Update(sum, castagnoli, k), castagnoli, v)
-			return nil
-		})
-	})
-	return sum, err
-}
-
-func countKeys(ctx context.Context, tx *bolt.Tx) (newest int64, keys int, err error) {
+func countKeys(ctx context.Context, f *backend.File) (newest int64, keys int, err error) {
 	live := make(map[string]struct{})
-	err = forEachRevision(ctx, tx, func(rev revision.Revision, deletion bool, _, v []byte) error {
+	err = forEachRevision(ctx, f, func(rev revision.Revision, deletion bool, _, v []byte) error {
 		newest = rev.Main
 		key, err := keyOf(v)
 		if err != nil {
