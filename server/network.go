@@ -83,16 +83,14 @@ func (s *Server) refusedByPeer(peer uint64, err error) {
 	s.logger.Warn("a peer refuses this member", zap.String("peer", hexID(peer)), zap.Error(err))
 }
 
-// membershipChanged keeps the peers in step with the membership. Called by apply.
-func (s *Server) membershipChanged(change member.Change) {
-	m := change.Member
-	switch change.Type {
-	case raftpb.ConfChangeRemoveNode:
-		s.transport.RemovePeer(m.ID)
-	case raftpb.ConfChangeUpdateNode:
+// membershipChanged keeps the peers in step with the membership, whatever changed it: a change that was applied, or a
+// state transfer. Called by apply.
+func (s *Server) membershipChanged() {
+	for _, m := range s.cluster.Members() {
 		s.transport.UpdatePeer(m.ID, m.PeerURLs)
-	default:
-		s.transport.AddPeer(m.ID, m.PeerURLs)
+	}
+	for _, id := range s.cluster.Removed() {
+		s.transport.RemovePeer(id)
 	}
 	s.learner.Store(s.cluster.IsLearner(s.id))
 }

@@ -32,9 +32,9 @@ type Config struct {
 	Members  *member.Cluster
 	Timeline *Timeline
 	Logger   *zap.Logger
-	// MembershipChanged is told of every change that was applied, on the apply goroutine, so that peers can be added
+	// MembershipChanged is called on the apply goroutine whenever Members may have changed, so that peers can be added
 	// and removed.
-	MembershipChanged func(change member.Change)
+	MembershipChanged func()
 	Observer          Observer
 }
 
@@ -123,7 +123,7 @@ func (m *Machine) ApplyConfChange(index, term uint64, cc *raftpb.ConfChange,
 	batch.Put(backend.Meta, keyConfState, encodeConfState(confState))
 	m.Logger.Info("applied a membership change", zap.Stringer("type", change.Type),
 		zap.String("member-id", fmt.Sprintf("%x", change.Member.ID)), zap.Strings("peer-urls", change.Member.PeerURLs))
-	m.MembershipChanged(change)
+	m.MembershipChanged()
 	return raftnode.Result{Value: change}
 }
 
@@ -180,6 +180,7 @@ func (m *Machine) reload() error {
 	}
 	m.Store.AttachedLeases(m.Lessor.Attach)
 	m.Hub.Reset()
+	m.MembershipChanged()
 	return nil
 }
 

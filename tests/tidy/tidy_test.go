@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"server/httpapi":     {"server/metrics"},
 	"server/rpc":         {"proto", "backend", "mvcc", "quota", "raftnode", "server/apply", "server/member"},
 	"server":             {"proto", "backend", "mvcc", "quota", "raftnode", "snapshot", "server"},
-	"cmd/upkeep":         {"server", "cmd/upkeep"},
+	"cmd/upkeep":         {"proto", "server", "cmd/upkeep"},
 	"cmd/upkeepctl":      {"snapshot", "backend", "raftnode", "server", "cmd/upkeepctl"},
 	"tests":              {""},
 }
