@@ -138,7 +138,11 @@ func TestLeaderWatchTimes(t *testing.T) {
 		set(true)
 		time.Sleep(time.Second)
 		set(false)
-		time.Sleep(2900 * time.Millisecond) // at 6.4s: ticks at 4s, 5s and 6s missed
+		time.Sleep(1900 * time.Millisecond) // at 5.4s: ticks at 4s and 5s missed
+		if ctx.Err() != nil {
+			t.Error("cut for ticks that a leader stands between")
+		}
+		time.Sleep(time.Second) // at 6.4s: three in a row
 		synctest.Wait()
 		if !errors.Is(context.Cause(ctx), ErrNoLeader) || !errors.Is(context.Cause(other), ErrNoLeader) {
 			t.Errorf("causes %v, %v", context.Cause(ctx), context.Cause(other))
