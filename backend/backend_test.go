@@ -242,3 +242,25 @@ func TestLockedByAnother(t *testing.T) {
 		t.Errorf("offline open of a file in use: %v", err)
 	}
 }
+
+// TestCloseInTheMiddleOfAnEntry: what is sealed is kept, the rest never was.
+func TestCloseInTheMiddleOfAnEntry(t *testing.T) {
+	b := open(t, Config{BatchInterval: never})
+	put(b, 2, "sealed")
+	e := b.Begin()
+	e.Append(revKey(3), []byte("unsealed"))
+	e.Put(Lease, []byte("unsealed"), nil)
+	closeAndCheck(t, b)
+	e.Commit(3, 1)
+	b = open(t, Config{Path: b.cfg.Path})
+	defer closeAndCheck(t, b)
+	if got := dumpNow(t, b); got != "2.0=sealed " {
+		t.Errorf("%q", got)
+	}
+	v := b.View()
+	defer v.Close()
+	must(t, v.ScanBucket(Lease, nil, nil, func(k, _ []byte) error { t.Errorf("lease %q", k); return nil }))
+	if i, _ := b.Durable(); i != 2 {
+		t.Errorf("durable %d", i)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -69,13 +70,13 @@ func flush(t testing.TB, b *Backend) {
 // dump is everything in bucket Key as text.
 func dump(t testing.TB, v *View) string {
 	t.Helper()
-	var s string
+	var s strings.Builder
 	must(t, v.Scan(nil, nil, func(k, val []byte) error {
 		main, sub, _ := parseRevision(k)
-		s += fmt.Sprintf("%d.%d=%s ", main, sub, val)
+		fmt.Fprintf(&s, "%d.%d=%s ", main, sub, val)
 		return nil
 	}))
-	return s
+	return s.String()
 }
 
 func dumpNow(t testing.TB, b *Backend) string {
