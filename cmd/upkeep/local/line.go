@@ -61,9 +61,10 @@ func shorten(p palette, line string) string {
 			rest.WriteString(" " + f.name + "=" + shortValue(f.value))
 		}
 	}
+	details := rest.String()
 	switch level {
 	case "info":
-		level = ""
+		level, details = "", cut(details, mostDetails)
 	case "debug":
 		level = "DEBUG "
 	case "warn":
@@ -71,7 +72,20 @@ func shorten(p palette, line string) string {
 	default:
 		level = p.paint(styleRed, strings.ToUpper(level)+" ")
 	}
-	return p.paint(styleDim, clock) + " " + level + logger + message + p.paint(styleDim, rest.String())
+	return p.paint(styleDim, clock) + " " + level + logger + message + p.paint(styleDim, details)
+}
+
+// Bytes of one value, and of all values of a line that reports nothing wrong.
+const (
+	mostOfValue = 200
+	mostDetails = 240
+)
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 type field struct{ name, value string }
@@ -115,11 +129,7 @@ func shortTime(ts string) string {
 
 // shortValue quotes what contains blanks and cuts what would fill the screen.
 func shortValue(value string) string {
-	const most = 200
-	if len(value) > most {
-		value = value[:most] + "…"
-	}
-	value = strings.ReplaceAll(value, "\n", "⏎")
+	value = strings.ReplaceAll(cut(value, mostOfValue), "\n", "⏎")
 	if strings.HasPrefix(value, "[") || strings.HasPrefix(value, "{") {
 		var compact bytes.Buffer
 		if json.Compact(&compact, []byte(value)) == nil {

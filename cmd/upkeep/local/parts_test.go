@@ -143,6 +143,8 @@ func TestShorten(t *testing.T) {
 			`x WARN raft: slow took=1.2s n=12345678901234567 list=["a","b"] text="two words"`},
 		{`{"level":"fatal","ts":"x","msg":"m","error":"line\nline"}`, `x FATAL m error=line⏎line`},
 		{`{"level":"debug","ts":"x","msg":"m","long":"` + strings.Repeat("a", 300) + `"}`, `x DEBUG m long=` + strings.Repeat("a", 200) + `…`},
+		{`{"level":"info","ts":"x","msg":"m","a":"` + strings.Repeat("é", 90) + `","b":"` + strings.Repeat("b", 90) + `"}`, `x m a=` + strings.Repeat("é", 90) + ` b=` + strings.Repeat("b", 54) + `…`},
+		{`{"level":"error","ts":"x","msg":"m","a":"` + strings.Repeat("a", 150) + `","b":"` + strings.Repeat("b", 150) + `"}`, `x ERROR m a=` + strings.Repeat("a", 150) + ` b=` + strings.Repeat("b", 150)},
 		{`panic: oh`, `panic: oh`},
 		{`{"no":"message"}`, `{"no":"message"}`},
 		{`{"msg":"cut`, `{"msg":"cut`},
