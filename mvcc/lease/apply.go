@@ -3,6 +3,7 @@ package lease
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/proto/leasepb"
@@ -59,7 +60,7 @@ func (l *Lessor) add(it *item) error {
 	}
 	l.leases[it.ID] = it
 	if l.primary {
-		l.startLocked(it, it.TTL, 0)
+		l.startLocked(it, time.Now(), time.Duration(it.TTL)*time.Second)
 		l.wakeLocked(it)
 	}
 	return nil

@@ -40,20 +40,20 @@ func (l *Lessor) voidLocked() {
 }
 
 func (l *Lessor) scheduleAllLocked() {
+	now := time.Now()
 	for _, it := range l.leases {
 		left := it.TTL
 		if it.RemainingTTL > 0 {
 			left = it.RemainingTTL
 		}
-		l.startLocked(it, left, l.extend)
+		l.startLocked(it, now, time.Duration(left)*time.Second+l.extend)
 	}
 	l.wakeUp()
 }
 
-// startLocked lets a lease run out after so many seconds and so much more.
-func (l *Lessor) startLocked(it *item, seconds int64, extend time.Duration) {
-	now := time.Now()
-	it.deadline = now.Add(time.Duration(seconds) * time.Second).Add(extend)
+// startLocked lets a lease run out so long after now.
+func (l *Lessor) startLocked(it *item, now time.Time, left time.Duration) {
+	it.deadline = now.Add(left)
 	l.expiry.set(it, it.deadline)
 	l.scheduleCheckpointLocked(it, now)
 }
