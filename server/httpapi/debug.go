@@ -53,23 +53,3 @@ func (c Config) vars(w http.ResponseWriter, _ *http.Request) {
 	}
 	_, _ = fmt.Fprint(w, "\n}\n")
 }
-
-// RaftStatus is the variable raft.status of /debug/vars, with IDs in hexadecimal.
-type RaftStatus struct {
-	ID             string                  `json:"id"`
-	Term           uint64                  `json:"term"`
-	Vote           string                  `json:"vote"`
-	Commit         uint64                  `json:"commit"`
-	Lead           string                  `json:"lead"`
-	RaftState      string                  `json:"raftState"`
-	Applied        uint64                  `json:"applied"`
-	Progress       map[string]RaftProgress `json:"progress"`
-	LeadTransferee string                  `json:"leadtransferee"`
-}
-
-// RaftProgress is how far the leader knows a member to be.
-type RaftProgress struct {
-	Match uint64 `json:"match"`
-	Next  uint64 `json:"next"`
-	State string `json:"state"`
-}
