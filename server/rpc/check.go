@@ -2,6 +2,7 @@ package rpc
 
 import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 // checkRange refuses a range that no state of the store could answer.
@@ -23,9 +24,9 @@ func checkPut(r *pb.PutRequest) error {
 	case len(r.GetKey()) == 0:
 		return ErrEmptyKey
 	case r.IgnoreValue && len(r.Value) != 0:
-		return ErrValueProvided
+		return apply.ErrValueProvided
 	case r.IgnoreLease && r.Lease != 0:
-		return ErrLeaseProvided
+		return apply.ErrLeaseProvided
 	}
 	return nil
 }
@@ -83,7 +84,7 @@ func checkOp(op *pb.RequestOp, maxOps int) error {
 		return checkTxnOps(r.RequestTxn, maxOps)
 	}
 	// etcd's answer to an operation with nothing in it.
-	return ErrKeyNotFound
+	return apply.ErrKeyNotFound
 }
 
 // writes is what one branch of a transaction writes, nested transactions included.

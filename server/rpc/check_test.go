@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 func TestCheckSingle(t *testing.T) {
@@ -28,10 +29,10 @@ func TestCheckSingle(t *testing.T) {
 		{"put", checkPut(&pb.PutRequest{Key: key, Value: key, Lease: 3}), nil},
 		{"put without key", checkPut(&pb.PutRequest{IgnoreValue: true, Value: key}), ErrEmptyKey},
 		{"put keeps value", checkPut(&pb.PutRequest{Key: key, IgnoreValue: true, Lease: 1}), nil},
-		{"put value twice", checkPut(&pb.PutRequest{Key: key, IgnoreValue: true, Value: key}), ErrValueProvided},
-		{"put lease twice", checkPut(&pb.PutRequest{Key: key, IgnoreLease: true, Lease: 1}), ErrLeaseProvided},
+		{"put value twice", checkPut(&pb.PutRequest{Key: key, IgnoreValue: true, Value: key}), apply.ErrValueProvided},
+		{"put lease twice", checkPut(&pb.PutRequest{Key: key, IgnoreLease: true, Lease: 1}), apply.ErrLeaseProvided},
 		{"put both twice", checkPut(&pb.PutRequest{Key: key, IgnoreLease: true, Lease: 1, IgnoreValue: true, Value: key}),
-			ErrValueProvided},
+			apply.ErrValueProvided},
 		{"delete", checkDeleteRange(&pb.DeleteRangeRequest{Key: key, RangeEnd: []byte("a")}), nil},
 		{"delete without key", checkDeleteRange(&pb.DeleteRangeRequest{RangeEnd: key}), ErrEmptyKey},
 		{"stream", checkStreamable(&pb.RangeRequest{SortTarget: pb.RangeRequest_VALUE}), nil},

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 // Downgrade checks, starts and calls off the step down to the previous minor version. The answer's version is the
@@ -22,7 +23,7 @@ func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeReque
 		// etcd agrees even where there is nothing to cancel.
 		_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: &pb.DowngradeInfoSetRequest{}})
 	default:
-		return nil, ErrUnknownMethod
+		return nil, apply.ErrUnknownCommand
 	}
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,24 +22,16 @@ import (
 // has a word for it.
 var (
 	ErrEmptyKey                = errors.New("key is not provided")
-	ErrKeyNotFound             = errors.New("key not found")
-	ErrValueProvided           = errors.New("value is provided")
-	ErrLeaseProvided           = errors.New("lease is provided")
 	ErrTooManyOps              = errors.New("too many operations in txn request")
 	ErrDuplicateKey            = errors.New("duplicate key given in txn request")
 	ErrInvalidSortOption       = errors.New("invalid sort option")
 	ErrInvalidClientAPIVersion = errors.New("invalid client api version")
-	ErrNoLeader                = errors.New("no leader")
 	ErrLearner                 = errors.New("rpc not supported for learner")
-	ErrNotCapable              = errors.New("not capable")
-	ErrClusterIDMismatch       = errors.New("cluster ID mismatch")
-	ErrUnknownMethod           = errors.New("unknown method")
 
 	ErrDowngradeFormat      = errors.New("wrong downgrade target version format")
 	ErrDowngradeTarget      = errors.New("invalid downgrade target version")
 	ErrDowngradeNoVersion   = errors.New("cluster version not found during downgrade")
 	ErrDowngradeInProgress  = errors.New("cluster has a downgrade job in progress")
-	ErrNoInflightDowngrade  = errors.New("no inflight downgrade job")
 	ErrStreamSort           = errors.New("RangeStream does not support custom sort orders")
 	ErrStreamRevisionFilter = errors.New("RangeStream does not support revision filters")
 )
@@ -56,19 +49,58 @@ const textPrefix = "etcdserver: "
 
 // wireErrors is the one table from errors of all our packages to what stands on the wire.
 func wireErrors() []wireError {
+	return slices.Concat(requestErrors(), stateErrors(), clusterErrors())
+}
+
+// requestErrors: the request makes no sense.
+func requestErrors() []wireError {
 	return []wireError{
 		{sentinel: ErrEmptyKey, code: codes.InvalidArgument, text: "key is not provided"},
-		{sentinel: ErrKeyNotFound, code: codes.InvalidArgument, text: "key not found"},
-		{sentinel: ErrValueProvided, code: codes.InvalidArgument, text: "value is provided"},
-		{sentinel: ErrLeaseProvided, code: codes.InvalidArgument, text: "lease is provided"},
 		{sentinel: ErrTooManyOps, code: codes.InvalidArgument, text: "too many operations in txn request"},
 		{sentinel: ErrDuplicateKey, code: codes.InvalidArgument, text: "duplicate key given in txn request"},
 		{sentinel: ErrInvalidSortOption, code: codes.InvalidArgument, text: "invalid sort option"},
 		{sentinel: ErrInvalidClientAPIVersion, code: codes.InvalidArgument, text: "invalid client api version"},
 		{sentinel: member.ErrInvalidURLs, code: codes.InvalidArgument, text: "given member URLs are invalid"},
+		{sentinel: apply.ErrKeyNotFound, code: codes.InvalidArgument, text: "key not found"},
+		{sentinel: apply.ErrValueProvided, code: codes.InvalidArgument, text: "value is provided"},
+		{sentinel: apply.ErrLeaseProvided, code: codes.InvalidArgument, text: "lease is provided"},
+		{sentinel: apply.ErrUnknownCommand, code: codes.Unknown, text: "unknown method"},
+		{sentinel: ErrDowngradeFormat, code: codes.InvalidArgument, text: "wrong downgrade target version format"},
+		{sentinel: ErrDowngradeTarget, code: codes.InvalidArgument, text: "invalid downgrade target version"},
+		{sentinel: ErrDowngradeNoVersion, code: codes.FailedPrecondition, text: "cluster version not found during downgrade"},
+		{sentinel: ErrDowngradeInProgress, code: codes.FailedPrecondition, text: "cluster has a downgrade job in progress"},
+		{sentinel: ErrStreamSort, code: codes.Unimplemented, text: ErrStreamSort.Error(), raw: true},
+		{sentinel: ErrStreamRevisionFilter, code: codes.Unimplemented, text: ErrStreamRevisionFilter.Error(), raw: true},
+		{sentinel: raftnode.ErrRequestTooLarge, code: codes.InvalidArgument, text: "request is too large"},
+	}
+}
+
+// stateErrors: the store, its leases or the disk say no.
+func stateErrors() []wireError {
+	return []wireError{
 		{sentinel: quota.ErrNoSpace, code: codes.ResourceExhausted, text: "mvcc: database space exceeded"},
 		{sentinel: quota.ErrCorrupt, code: codes.DataLoss, text: "corrupt cluster"},
+		{sentinel: lease.ErrNotFound, code: codes.NotFound, text: "requested lease not found"},
+		{sentinel: lease.ErrExists, code: codes.FailedPrecondition, text: "lease already exists"},
+		{sentinel: watch.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
+		{sentinel: mvcc.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
+		{sentinel: mvcc.ErrFutureRevision, code: codes.OutOfRange, text: "mvcc: required revision is a future revision"},
+		{sentinel: lease.ErrTTLTooLarge, code: codes.OutOfRange, text: "too large lease TTL"},
+		{sentinel: mvcc.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: lease.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: backend.ErrClosed, code: codes.Unavailable, text: "server stopped"},
+		{sentinel: watch.ErrClosed, code: codes.Unavailable, text: "server stopped"},
 
+		// Ours: etcd knows no such refusals.
+		{sentinel: backend.ErrBusy, code: codes.FailedPrecondition, text: "defragmentation is already running"},
+		{sentinel: backend.ErrNoDiskSpace, code: codes.ResourceExhausted, text: "not enough free disk space"},
+		{sentinel: backend.ErrReplaced, code: codes.Unavailable, text: "state was replaced by a snapshot"},
+	}
+}
+
+// clusterErrors: the other members, or the place of this one among them, say no; or the caller gave up.
+func clusterErrors() []wireError {
+	return []wireError{
 		{sentinel: member.ErrMemberNotFound, code: codes.NotFound, text: "member not found"},
 		{sentinel: member.ErrIDRemoved, code: codes.NotFound, text: "member not found"},
 		{sentinel: member.ErrIDExists, code: codes.FailedPrecondition, text: "member ID already exist"},
@@ -78,38 +110,7 @@ func wireErrors() []wireError {
 			text: "can only promote a learner member which is in sync with leader"},
 		{sentinel: member.ErrTooManyLearners, code: codes.FailedPrecondition, text: "too many learner members in cluster"},
 		{sentinel: member.ErrUnhealthy, code: codes.Unavailable, text: "unhealthy cluster"},
-		// Meant to be FailedPrecondition; clients have always seen this.
-		{sentinel: member.ErrNotEnoughStarted, code: codes.Unknown,
-			text: "re-configuration failed due to not enough started members"},
-
 		{sentinel: ErrLearner, code: codes.FailedPrecondition, text: "rpc not supported for learner"},
-		{sentinel: ErrNotCapable, code: codes.FailedPrecondition, text: "not capable"},
-		{sentinel: ErrClusterIDMismatch, code: codes.FailedPrecondition, text: "cluster ID mismatch"},
-		{sentinel: lease.ErrNotFound, code: codes.NotFound, text: "requested lease not found"},
-		{sentinel: lease.ErrExists, code: codes.FailedPrecondition, text: "lease already exists"},
-		{sentinel: watch.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
-		{sentinel: mvcc.ErrCompacted, code: codes.OutOfRange, text: "mvcc: required revision has been compacted"},
-		{sentinel: mvcc.ErrFutureRevision, code: codes.OutOfRange, text: "mvcc: required revision is a future revision"},
-		{sentinel: lease.ErrTTLTooLarge, code: codes.OutOfRange, text: "too large lease TTL"},
-		{sentinel: apply.ErrKeyNotFound, code: codes.InvalidArgument, text: "key not found"},
-		{sentinel: apply.ErrValueProvided, code: codes.InvalidArgument, text: "value is provided"},
-		{sentinel: apply.ErrLeaseProvided, code: codes.InvalidArgument, text: "lease is provided"},
-		{sentinel: apply.ErrUnknownCommand, code: codes.Unknown, text: "unknown method"},
-		{sentinel: mvcc.ErrClosed, code: codes.Unavailable, text: "server stopped"},
-		{sentinel: lease.ErrClosed, code: codes.Unavailable, text: "server stopped"},
-		{sentinel: backend.ErrClosed, code: codes.Unavailable, text: "server stopped"},
-		{sentinel: watch.ErrClosed, code: codes.Unavailable, text: "server stopped"},
-		{sentinel: ErrUnknownMethod, code: codes.Unknown, text: "unknown method"},
-
-		{sentinel: ErrDowngradeFormat, code: codes.InvalidArgument, text: "wrong downgrade target version format"},
-		{sentinel: ErrDowngradeTarget, code: codes.InvalidArgument, text: "invalid downgrade target version"},
-		{sentinel: ErrDowngradeNoVersion, code: codes.FailedPrecondition, text: "cluster version not found during downgrade"},
-		{sentinel: ErrDowngradeInProgress, code: codes.FailedPrecondition, text: "cluster has a downgrade job in progress"},
-		{sentinel: ErrNoInflightDowngrade, code: codes.FailedPrecondition, text: "no inflight downgrade job"},
-		{sentinel: ErrStreamSort, code: codes.Unimplemented, text: ErrStreamSort.Error(), raw: true},
-		{sentinel: ErrStreamRevisionFilter, code: codes.Unimplemented, text: ErrStreamRevisionFilter.Error(), raw: true},
-
-		{sentinel: ErrNoLeader, code: codes.Unavailable, text: "no leader"},
 		{sentinel: raftnode.ErrNoLeader, code: codes.Unavailable, text: "no leader"},
 		{sentinel: raftnode.ErrLeaderChanged, code: codes.Unavailable, text: "leader changed"},
 		{sentinel: raftnode.ErrStopped, code: codes.Unavailable, text: "server stopped"},
@@ -120,20 +121,17 @@ func wireErrors() []wireError {
 		{sentinel: raftnode.ErrTimeoutConnectionLost, code: codes.Unavailable, text: "request timed out, possibly due to connection lost"},
 		{sentinel: raftnode.ErrTimeoutWaitApplied, code: codes.Unavailable,
 			text: "request timed out, waiting for the applied index took too long"},
-		{sentinel: raftnode.ErrRequestTooLarge, code: codes.InvalidArgument, text: "request is too large"},
 		{sentinel: raftnode.ErrNotLeader, code: codes.FailedPrecondition, text: "not leader"},
 		{sentinel: raftnode.ErrBadTransferee, code: codes.FailedPrecondition, text: "bad leader transferee"},
-		// The next two were meant to have better codes; clients have always seen these.
+		{sentinel: context.Canceled, code: codes.Canceled, text: "request canceled"},
+		{sentinel: context.DeadlineExceeded, code: codes.DeadlineExceeded, text: "context deadline exceeded"},
+
+		// Meant to have better codes; clients have always seen these.
+		{sentinel: member.ErrNotEnoughStarted, code: codes.Unknown,
+			text: "re-configuration failed due to not enough started members"},
 		{sentinel: raftnode.ErrTooManyRequests, code: codes.Unknown, text: "too many requests"},
 		{sentinel: raftnode.ErrTimeoutLeaderTransfer, code: codes.Unknown,
 			text: "request timed out, leader transfer took too long"},
-
-		// Ours: etcd's defragmentation knows no such refusals.
-		{sentinel: backend.ErrBusy, code: codes.FailedPrecondition, text: "defragmentation is already running"},
-		{sentinel: backend.ErrNoDiskSpace, code: codes.ResourceExhausted, text: "not enough free disk space"},
-
-		{sentinel: context.Canceled, code: codes.Canceled, text: "request canceled"},
-		{sentinel: context.DeadlineExceeded, code: codes.DeadlineExceeded, text: "context deadline exceeded"},
 	}
 }
 

@@ -21,6 +21,7 @@ var strange = map[string]codes.Code{
 	"etcdserver: too many requests":                                         codes.Unknown,
 	"etcdserver: request timed out, leader transfer took too long":          codes.Unknown,
 	"etcdserver: unknown method":                                            codes.Unknown,
+	"etcdserver: state was replaced by a snapshot":                          codes.Unavailable,
 	"etcdserver: defragmentation is already running":                        codes.FailedPrecondition,
 	"etcdserver: not enough free disk space":                                codes.ResourceExhausted,
 	"RangeStream does not support custom sort orders":                       codes.Unimplemented,

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/mvccpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 // fake is all of Deps in memory: one member, no log, a store of plain maps.
@@ -288,7 +289,7 @@ func (f *fake) applyLocked(r *pb.InternalRaftRequest) (any, error) {
 		f.downgrade = &pb.DowngradeInfo{Enabled: r.DowngradeInfoSet.Enabled, TargetVersion: r.DowngradeInfoSet.Ver}
 		return nil, nil
 	}
-	return nil, ErrUnknownMethod
+	return nil, apply.ErrUnknownCommand
 }
 
 type fakeCompaction struct{ done chan struct{} }

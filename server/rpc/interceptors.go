@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
 // Metadata that clients send.
@@ -101,8 +102,8 @@ func (i *interceptors) guardedStream(
 	defer leave()
 	framed.ctx = ctx
 	err := handler(srv, framed)
-	if err != nil && errors.Is(context.Cause(ctx), ErrNoLeader) {
-		return ErrNoLeader
+	if err != nil && errors.Is(context.Cause(ctx), raftnode.ErrNoLeader) {
+		return raftnode.ErrNoLeader
 	}
 	return err
 }
@@ -120,7 +121,7 @@ func (i *interceptors) checkMetadata(ctx context.Context, kind string) error {
 		i.observer.ClientRequest(kind, version)
 	}
 	if requiresLeader(ctx) && !i.state.HasLeader() {
-		return ErrNoLeader
+		return raftnode.ErrNoLeader
 	}
 	return nil
 }

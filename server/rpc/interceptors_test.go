@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
 func TestLearner(t *testing.T) {
@@ -144,7 +145,7 @@ func TestLeaderWatchTimes(t *testing.T) {
 		}
 		time.Sleep(time.Second) // at 6.4s: three in a row
 		synctest.Wait()
-		if !errors.Is(context.Cause(ctx), ErrNoLeader) || !errors.Is(context.Cause(other), ErrNoLeader) {
+		if !errors.Is(context.Cause(ctx), raftnode.ErrNoLeader) || !errors.Is(context.Cause(other), raftnode.ErrNoLeader) {
 			t.Errorf("causes %v, %v", context.Cause(ctx), context.Cause(other))
 		}
 		leave()

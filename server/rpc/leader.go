@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
 // cutAfterTimeouts is how many election timeouts in a row without a leader cut the streams that require one.
@@ -29,7 +31,7 @@ func newLeaderWatch(hasLeader func() bool, electionTimeout time.Duration) *leade
 	return w
 }
 
-// join returns a context that is cancelled with ErrNoLeader when the leader is lost for long, and what to call when the
+// join returns a context that is cancelled with raftnode.ErrNoLeader when the leader is lost for long, and what to call when the
 // stream ends.
 func (w *leaderWatch) join(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -82,6 +84,6 @@ func (w *leaderWatch) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for cancel := range w.mu.streams {
-		(*cancel)(ErrNoLeader)
+		(*cancel)(raftnode.ErrNoLeader)
 	}
 }

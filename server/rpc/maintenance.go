@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 // snapshotBlobBytes is the size of all blobs of a snapshot stream but the last ones.
@@ -31,7 +32,7 @@ func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb
 		resp, err = propose[*pb.AlarmResponse](ctx, s.Proposer, &pb.InternalRaftRequest{Alarm: r})
 	default:
 		// Never into the log: every member would have to make sense of it.
-		return nil, ErrUnknownMethod
+		return nil, apply.ErrUnknownCommand
 	}
 	if err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.Sta
 		resp.DowngradeInfo = s.Maintenance.DowngradeInfo()
 	}
 	if resp.Leader == 0 {
-		resp.Errors = append(resp.Errors, textPrefix+ErrNoLeader.Error())
+		resp.Errors = append(resp.Errors, textPrefix+"no leader")
 	}
 	for _, alarm := range s.Maintenance.Alarms() {
 		resp.Errors = append(resp.Errors, alarmLine(alarm))
