@@ -99,7 +99,7 @@ type Image interface {
 // by whoever keeps the member list, since only it knows their addresses. The node does not close it.
 type Transport interface {
 	// Send queues messages and returns at once; it may drop them, and then reports the peer unreachable. Messages
-	// are shared with raft: they must not be modified.
+	// are shared with raft: they must not be modified. Several goroutines of the node may call it at once.
 	Send(messages []*raftpb.Message)
 	// SendSnapshot streams s to m.To in the background and reports the outcome to Handler.ReportSnapshot. It owns
 	// s and closes it. m is the MsgSnap, its metadata that of s.

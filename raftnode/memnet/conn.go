@@ -156,14 +156,12 @@ func (h *half) appendLocked(data []byte) {
 	h.changed.Broadcast()
 }
 
-// arrivalLocked is when something written now arrives, never before what was written earlier.
+// arrivalLocked is when something written now arrives. It may be before what was written earlier: then it waits behind
+// that in the queue.
 func (h *half) arrivalLocked() time.Time {
 	at := time.Now().Add(h.link.delay)
 	if h.link.jitter > 0 {
 		at = at.Add(time.Duration(h.network.rand.Int64N(int64(h.link.jitter))))
-	}
-	if k := len(h.queue); k > 0 && h.queue[k-1].arrivesAt.After(at) {
-		at = h.queue[k-1].arrivesAt
 	}
 	return at
 }

@@ -88,13 +88,13 @@ func TestSnapshotTransfer(t *testing.T) {
 	}
 }
 
-// The stream breaks again and again; each attempt must go on where the one before ended, and what is sent in total
-// must be the image and little more.
+// The stream breaks again and again, for longer than a transfer may go without progress; each attempt must go on where
+// the one before ended, and what is sent in total must be the image and little more.
 func TestSnapshotResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := memnet.New(1)
 		var received, streams atomic.Int64
-		a := start(t, network, 1, func(c *Config) { c.SnapshotBytesPerSecond = 1 << 20 })
+		a := start(t, network, 1, func(c *Config) { c.SnapshotBytesPerSecond = 1 << 16 })
 		b := start(t, network, 2, func(c *Config) {
 			c.Observer.Received = func(_ uint64, n int) { received.Add(int64(n)) }
 			c.Observer.SnapshotReceiving = func(uint64) { streams.Add(1) }
@@ -105,12 +105,12 @@ func TestSnapshotResumes(t *testing.T) {
 		received.Store(0)
 		a.SendSnapshot(snapshotOf(1, 2, 5, img))
 		for range 3 {
-			time.Sleep(1700 * time.Millisecond)
+			time.Sleep(27 * time.Second)
 			if network.Disconnect("m1", "m2") == 0 {
 				t.Fatal("nothing to disconnect")
 			}
 		}
-		if !outcome(t, a, time.Minute) {
+		if !outcome(t, a, 5*time.Minute) {
 			t.Error("reported as failed")
 		}
 		checkInstalled(t, b, 5, img.data)
@@ -120,8 +120,8 @@ func TestSnapshotResumes(t *testing.T) {
 		if received.Load() > 9<<20 {
 			t.Errorf("received %d bytes for an image of %d", received.Load(), len(img.data))
 		}
-		// 8 MiB at 1 MiB/s; each new stream may send its first chunk at once.
-		if took := time.Since(begin); took < 7*time.Second || took > 12*time.Second {
+		// 8 MiB at 64 KiB/s; each new stream may send its first chunk at once.
+		if took := time.Since(begin); took < 110*time.Second || took > 140*time.Second {
 			t.Errorf("took %v, the pace is not kept", took)
 		}
 		a.stop()

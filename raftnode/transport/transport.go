@@ -44,7 +44,8 @@ type Config struct {
 	SnapshotBytesPerSecond int64
 	// Admit may refuse the streams of a member, such as one that was removed; nil admits all of this cluster.
 	Admit func(from uint64) error
-	// Refused is told when a peer refused this member's hello, once for each different reason; may be nil.
+	// Refused is told when a peer refused this member's hello, once for each different reason; may be nil. It runs on
+	// a goroutine that Close joins, so it must not call Close itself.
 	Refused  func(peer uint64, err error)
 	Logger   *zap.Logger
 	Observer Observer

@@ -21,6 +21,8 @@ const flushBytes = 4 << 20
 type Options struct {
 	// SegmentBytes starts a new segment; 0 means DefaultSegmentBytes.
 	SegmentBytes int64
+	// KeepSegments is how many segments Release leaves in any case.
+	KeepSegments int
 	// NoSync skips every sync: for throwaway data only.
 	NoSync bool
 	// OnWrite and OnSync are told about each write and sync; may be nil. They run on the caller of Sync.
@@ -240,7 +242,7 @@ func (w *WAL) Release(index uint64) error {
 		return w.err
 	}
 	n := 0
-	for n+1 < len(w.segments) && w.segments[n+1].first <= index {
+	for n+max(1, w.options.KeepSegments) < len(w.segments) && w.segments[n+1].first <= index {
 		n++
 	}
 	for i := range n {
