@@ -56,7 +56,8 @@ func (s *Store) getAt(key []byte, rev int64, opt RangeOptions) (*RangeResult, er
 	one := &single{}
 	one.kvs[0] = &one.kv
 	one.res.KVs, one.res.Count = one.kvs[:], 1
-	if opt.KeysOnly && fromIndex(&one.kv, &f) {
+	if opt.KeysOnly && f.Version != 0 {
+		withoutValue(&one.kv, &f, []byte(f.Key))
 		return &one.res, nil
 	}
 	view := s.backend.View()
@@ -69,14 +70,9 @@ func (s *Store) getAt(key []byte, rev int64, opt RangeOptions) (*RangeResult, er
 	return &one.res, nil
 }
 
-// fromIndex fills in a KV without value and lease, if the index knows the rest.
-func fromIndex(kv *mvccpb.KeyValue, f *index.Found) bool {
-	if f.Version == 0 {
-		return false
-	}
-	kv.Key = []byte(f.Key)
-	kv.CreateRevision, kv.ModRevision, kv.Version = f.Created, f.Rev.Main, f.Version
-	return true
+// withoutValue fills in a KV that the index knows all about but value and lease.
+func withoutValue(kv *mvccpb.KeyValue, f *index.Found, key []byte) {
+	kv.Key, kv.CreateRevision, kv.ModRevision, kv.Version = key, f.Created, f.Rev.Main, f.Version
 }
 
 // decode fills in a KV from its encoding, whose bytes it keeps.
@@ -96,9 +92,14 @@ func decode(kv *mvccpb.KeyValue, f *index.Found, raw []byte, keysOnly bool) erro
 // load appends to dst the KVs that were found.
 func (s *Store) load(dst []*mvccpb.KeyValue, buf *buffer, keysOnly bool) ([]*mvccpb.KeyValue, error) {
 	kvs := make([]mvccpb.KeyValue, len(buf.found))
+	for i := range kvs {
+		dst = append(dst, &kvs[i])
+	}
 	buf.order = buf.order[:0]
-	for i := range buf.found {
-		if dst = append(dst, &kvs[i]); !keysOnly || !fromIndex(&kvs[i], &buf.found[i]) {
+	if keysOnly {
+		buf.loadKeys(kvs)
+	} else {
+		for i := range kvs {
 			buf.order = append(buf.order, int32(i))
 		}
 	}
@@ -130,6 +131,26 @@ func (s *Store) load(dst []*mvccpb.KeyValue, buf *buffer, keysOnly bool) ([]*mvc
 		}
 	}
 	return dst, nil
+}
+
+// loadKeys fills in the KVs without values, as far as the index knows them, and
+// puts the others in order.
+func (b *buffer) loadKeys(kvs []mvccpb.KeyValue) {
+	size := 0
+	for i := range b.found {
+		size += len(b.found[i].Key)
+	}
+	arena := make([]byte, 0, size)
+	for i := range b.found {
+		f := &b.found[i]
+		if f.Version == 0 {
+			b.order = append(b.order, int32(i))
+			continue
+		}
+		from := len(arena)
+		arena = append(arena, f.Key...)
+		withoutValue(&kvs[i], f, arena[from:len(arena):len(arena)])
+	}
 }
 
 // errStop ends a scan early.

@@ -230,8 +230,9 @@ func TestKeysAreCopied(t *testing.T) {
 	x, l := New(), NewLoader()
 	x.Put(key, revision.Revision{Main: 2}, 0)
 	l.Put(key, revision.Revision{Main: 2}, 2, 1, 0)
+	indexes := map[string]*Index{"put": x, "load": Build(l)}
 	copy(key, "gone")
-	for name, x := range map[string]*Index{"put": x, "load": Build(l)} {
+	for name, x := range indexes {
 		if f, ok := x.Get([]byte("mine"), 2); !ok || !bytes.Equal([]byte(f.Key), []byte("mine")) {
 			t.Errorf("%s: the key changed with the caller's slice", name)
 		}

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// Entries and key bytes of a loaded index are carved from blocks of these
-	// sizes: a million small objects fewer for the collector to look at. A block
-	// lives as long as one of its keys does, so the loss is bounded by what the
-	// index took when it was loaded.
+	// Entries and key bytes of a loaded index are laid out in key order in blocks
+	// of these sizes, so that a walk over the keys is a walk through memory, and
+	// the collector has fewer objects to look at. A block lives as long as one of
+	// its keys does: the loss is bounded by what the index took when it was loaded.
 	entryBlock = 128
 	keyBlock   = 4096
 )
@@ -24,13 +24,12 @@ const (
 type Loader struct {
 	entries map[string]*entry
 	free    []entry
-	keys    []byte
 }
 
 // NewLoader returns an empty loader.
 func NewLoader() *Loader { return &Loader{entries: make(map[string]*entry)} }
 
-// Put adds a put. The loader does not keep key.
+// Put adds a put. The loader keeps key until Build.
 func (l *Loader) Put(key []byte, rev revision.Revision, created, version, lease int64) {
 	e := l.entry(key)
 	e.push(rev)
@@ -38,6 +37,7 @@ func (l *Loader) Put(key []byte, rev revision.Revision, created, version, lease 
 }
 
 // Delete adds a deletion, which may be all that a compaction left of the key.
+// The loader keeps key until Build.
 func (l *Loader) Delete(key []byte, rev revision.Revision) {
 	l.entry(key).delete(rev)
 }
@@ -51,35 +51,39 @@ func (l *Loader) entry(key []byte) *entry {
 	}
 	e := &l.free[0]
 	l.free = l.free[1:]
-	l.entries[l.intern(key)] = e
+	l.entries[alias(key)] = e
 	return e
 }
 
-// intern copies key to a place where it will not change.
-func (l *Loader) intern(key []byte) string {
-	if len(key) > keyBlock/8 {
-		return string(key)
-	}
-	if cap(l.keys)-len(l.keys) < len(key) {
-		l.keys = make([]byte, 0, keyBlock)
-	}
-	from := len(l.keys)
-	l.keys = append(l.keys, key...)
-	return alias(l.keys[from:])
-}
-
+// sorted returns the keys with their entries, in key order, both copied.
 func (l *Loader) sorted() []item {
 	items := make([]item, 0, len(l.entries))
 	for key, e := range l.entries {
 		items = append(items, item{key, e})
 	}
-	l.entries = nil
+	l.entries, l.free = nil, nil
 	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.key, b.key) })
+	var entries []entry
+	var keys []byte
+	for i := range items {
+		it := &items[i]
+		if len(entries) == 0 {
+			entries = make([]entry, min(entryBlock, len(items)-i))
+		}
+		entries[0] = *it.entry
+		it.entry, entries = &entries[0], entries[1:]
+		if cap(keys)-len(keys) < len(it.key) {
+			keys = make([]byte, 0, max(keyBlock, len(it.key)))
+		}
+		from := len(keys)
+		keys = append(keys, it.key...)
+		it.key = alias(keys[from:])
+	}
 	return items
 }
 
 // Build makes an index of what the loaders gathered. No two may hold the same
-// key, and none may be used afterwards.
+// key, and none may be used afterwards; neither is what they were fed.
 func Build(loaders ...*Loader) *Index {
 	parts := make([][]item, len(loaders))
 	var sorting sync.WaitGroup
