@@ -270,7 +270,9 @@ func TestNewTransferSupersedesOlder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := memnet.New(1)
 		slow := func(c *Config) { c.SnapshotBytesPerSecond = 1 << 20 }
-		a, b, c := start(t, network, 1, slow), start(t, network, 2, nil), start(t, network, 3, slow)
+		var streams atomic.Int64
+		a, c := start(t, network, 1, slow), start(t, network, 3, slow)
+		b := start(t, network, 2, func(c *Config) { c.Observer.SnapshotReceiving = func(uint64) { streams.Add(1) } })
 		connect(a, b, c)
 		first, second := randomImage(4<<20), randomImage(5<<20)
 		a.SendSnapshot(snapshotOf(1, 2, 5, first))
@@ -278,6 +280,9 @@ func TestNewTransferSupersedesOlder(t *testing.T) {
 		c.SendSnapshot(snapshotOf(3, 2, 6, second))
 		if outcome(t, a, time.Minute) || !outcome(t, c, time.Minute) {
 			t.Error("want the first to fail and the second to succeed")
+		}
+		if streams.Load() != 2 {
+			t.Errorf("%d streams: the first has begun again", streams.Load())
 		}
 		checkInstalled(t, b, 6, second.data)
 		a.stop()
