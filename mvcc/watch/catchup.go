@@ -133,10 +133,11 @@ type history struct {
 // readHistory reads whole revisions from a revision on, as many as one response may hold.
 func (h *Hub) readHistory(from int64) (history, error) {
 	var hist history
-	bytes, last := 0, int64(0)
-	next, err := h.store.Events(from, h.cfg.CatchUpRevisions, func(rev int64, events []*mvccpb.Event) error {
+	bytes, revs, last := 0, 0, int64(0)
+	next, err := h.store.Events(from, h.readRevs, func(rev int64, events []*mvccpb.Event) error {
 		hist.events = append(hist.events, events...)
 		last = rev
+		revs++
 		for _, ev := range events {
 			bytes += eventBytes(ev)
 		}
@@ -145,8 +146,11 @@ func (h *Hub) readHistory(from int64) (history, error) {
 		}
 		return nil
 	})
+	// Ask next time for about what fits, so that the store does not read what we then have no room for.
+	h.readRevs = min(2*h.readRevs, h.cfg.CatchUpRevisions)
 	if errors.Is(err, errEnough) {
 		next, err = last+1, nil
+		h.readRevs = min(revs+revs/4+1, h.cfg.CatchUpRevisions)
 	}
 	if err != nil {
 		return history{}, err

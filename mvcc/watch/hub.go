@@ -99,6 +99,7 @@ type Hub struct {
 	matched    []*interest // scratch of the dispatcher
 	closed     bool
 
+	readRevs    int // how many revisions to ask the store for; of the catch-up goroutine alone
 	catchUpWake chan struct{}
 	stop        chan struct{}
 	wg          sync.WaitGroup // dispatcher and catch-up goroutine
@@ -117,6 +118,7 @@ func NewHub(store Store, cfg Config) *Hub {
 		catchUpWake: make(chan struct{}, 1),
 		stop:        make(chan struct{}),
 	}
+	h.readRevs = h.cfg.CatchUpRevisions
 	h.feed.init(h.cfg.FeedCommits, h.cfg.FeedBytes)
 	h.wg.Go(h.dispatchLoop)
 	h.wg.Go(h.catchUpLoop)

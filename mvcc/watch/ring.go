@@ -1,14 +1,11 @@
 package watch
 
-// ring is a queue of entries in a circular buffer that grows as needed and is given back when a long queue has emptied.
+// ring is a queue of entries in a circular buffer that grows as needed.
 type ring struct {
 	buf   []entry // length is 0 or a power of two
 	head  int
 	count int
 }
-
-// ringKeep is the buffer size that is kept when empty: most streams never need more.
-const ringKeep = 64
 
 func (r *ring) len() int { return r.count }
 
@@ -30,8 +27,12 @@ func (r *ring) pop() (e entry, ok bool) {
 	e, r.buf[r.head] = r.buf[r.head], entry{}
 	r.head = (r.head + 1) & (len(r.buf) - 1)
 	r.count--
-	if r.count == 0 && len(r.buf) > ringKeep {
+	return e, true
+}
+
+// trim gives the buffer back if it is empty and larger than keep entries.
+func (r *ring) trim(keep int) {
+	if r.count == 0 && len(r.buf) > keep {
 		r.buf, r.head = nil, 0
 	}
-	return e, true
 }

@@ -256,6 +256,7 @@ func (s *Stream) pop() (e entry, ok bool, err error) {
 	}
 	if s.queue.len() == 0 {
 		s.charged = nil // do not hold its memory
+		s.queue.trim(64 + 4*s.watchable)
 	}
 	// Half empty, so that a slow reader gets history in few large pieces.
 	if s.parked && s.queue.len() <= s.hub.cfg.QueueEntries/2 && s.bytes <= s.hub.cfg.QueueBytes/2 {
