@@ -133,7 +133,7 @@ func (w *twins) scanView(t *testing.T, v *View, sealed int) {
 		lastKey, last = append(lastKey[:0], k...), int(main)
 		return nil
 	}))
-	if last < sealed {
+	if sealed >= 2 && last < sealed {
 		t.Errorf("view ends at %d, %d was sealed before", last, sealed)
 	}
 }
