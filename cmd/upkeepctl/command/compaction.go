@@ -1,0 +1,44 @@
+package command
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func newCompaction(a *app) *cobra.Command {
+	var physical bool
+	cmd := &cobra.Command{
+		Use:   "compaction [options] <revision>",
+		Short: "Forgets all history before a revision",
+	}
+	cmd.Flags().BoolVar(&physical, "physical", false, "wait until the old revisions are gone from the server's file")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return badArgs("compaction command needs 1 argument")
+		}
+		revision, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil {
+			return fail(exitError, err)
+		}
+		client, _, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		defer closeClient(client)
+		var opts []clientv3.CompactOption
+		if physical {
+			opts = append(opts, clientv3.WithCompactPhysical())
+		}
+		ctx, cancel := a.timeout(cmd)
+		defer cancel()
+		if _, err := client.Compact(ctx, revision, opts...); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "compacted revision %d\n", revision)
+		return nil
+	}
+	return cmd
+}
