@@ -1,5 +1,10 @@
 package watch
 
+import (
+	"maps"
+	"slices"
+)
+
 // RequestProgress asks for a response of the whole stream (watch id StreamWide) with a revision that the store has now
 // or later: when it comes out of Next, all events up to that revision have come before, and none above it. Nothing
 // comes where the stream has no watchers, or one that is catching up or starts in the future.
@@ -76,8 +81,8 @@ func (s *Stream) progressTick() {
 	if s.closed {
 		return
 	}
-	for _, w := range s.watchers {
-		if w.progressNotify {
+	for _, id := range slices.Sorted(maps.Keys(s.watchers)) {
+		if w := s.watchers[id]; w.progressNotify {
 			h.progressOfLocked(w)
 		}
 	}
