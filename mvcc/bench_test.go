@@ -92,6 +92,7 @@ func BenchmarkPut(b *testing.B) {
 func BenchmarkRange(b *testing.B) {
 	f := newFixture(b, Config{})
 	keys := fill(f, 1_000_000)
+	f.reopen()
 	all := []byte("/registry/pods/")
 	for _, c := range []struct {
 		name string

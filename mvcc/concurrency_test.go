@@ -7,6 +7,7 @@ import (
 	"math/rand"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/upkeep-kv/upkeep/backend"
@@ -212,34 +213,114 @@ func TestCancelledReads(t *testing.T) {
 	}
 }
 
-// Close interrupts a compaction that waits for a reader, and the next Open
-// finishes it.
-func TestCloseDuringCompaction(t *testing.T) {
+// A pinned reader holds back the deletion of a compaction above it, for however
+// long, and an unpinned one notices that it was overtaken.
+func TestPinHoldsCompaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, Config{})
+		for i := range 5 {
+			f.put("a", fmt.Sprint(i))
+		}
+		r, err := f.Read(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put("a", "last")
+		done, err := f.startCompaction(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if s, fin := f.marks(); s != 7 || fin != -1 || len(f.stored()) != 6 {
+			t.Fatalf("scheduled %d, finished %d while a reader is pinned", s, fin)
+		}
+		if s := f.Stats(); s.OldestRead != 6 || s.PendingCompactions != 1 {
+			t.Errorf("stats while a reader is pinned: %+v", s)
+		}
+		if _, err := f.tryGet([]byte("a"), 6, RangeOptions{}); !errors.Is(err, ErrCompacted) {
+			t.Errorf("unpinned read that was overtaken: %v", err)
+		}
+		r.Close()
+		r.Close() // harmless
+		<-done
+		mustEqual(t, "stored", f.stored(), []string{"7/0 a=last created 2 modified 7 version 6"})
+	})
+}
+
+// A compaction that waits for a reader is given up when the store is closed or
+// replaced, and taken up again by what opens it.
+func TestInterruptedCompaction(t *testing.T) {
+	for name, interrupt := range map[string]func(f *fixture){
+		"close": func(f *fixture) { f.reopen() },
+		"replace": func(f *fixture) {
+			if err := f.Replace(func() error { return f.backend.Flush(t.Context()) }); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testInterrupted(t, interrupt) })
+		})
+	}
+}
+
+func testInterrupted(t *testing.T, interrupt func(f *fixture)) {
 	f := newFixture(t, Config{})
-	for i := range 5 {
-		f.put("a", fmt.Sprint(i))
-	}
-	r, err := f.Read(0)
+	f.put("a", "1")
+	below, err := f.Read(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.put("a", "last")
-	done, err := f.startCompaction(7)
+	defer below.Close()
+	f.put("a", "2")
+	at, err := f.Read(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, fin := f.marks(); s != 7 || fin != -1 {
-		t.Fatalf("scheduled %d, finished %d while a reader is pinned", s, fin)
+	defer at.Close()
+	f.put("a", "3")
+	done, err := f.startCompaction(3)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.close()
+	time.Sleep(time.Minute)
+	before := f.Store
+	interrupt(f)
 	<-done
-	r.Close()
-	f.open()
 	<-f.compactor.idle()
-	if s, fin := f.marks(); s != 7 || fin != 7 {
-		t.Fatalf("scheduled %d, finished %d after reopening", s, fin)
+	if s, fin := f.marks(); s != 3 || fin != 3 {
+		t.Fatalf("scheduled %d, finished %d", s, fin)
 	}
-	mustEqual(t, "stored", f.stored(), []string{"7/0 a=last created 2 modified 7 version 6"})
+	mustEqual(t, "stored", f.stored(), []string{"3/0 a=2 created 2 modified 3 version 2", "4/0 a=3 created 2 modified 4 version 3"})
+	// The interrupted one may have deleted something before: its hash is not to be had.
+	if h, err := f.HashKV(t.Context(), 3); err != nil || h.CompactRevision != 3 {
+		t.Errorf("hash at an interrupted compaction: %+v, %v", h, err)
+	}
+	if f.Store != before {
+		return
+	}
+	// Reads that were pinned before go on if what replaced the store has their revision.
+	if _, err := below.Range(t.Context(), []byte("a"), nil, RangeOptions{}); !errors.Is(err, ErrCompacted) {
+		t.Errorf("pinned read below the floor of the new content: %v", err)
+	}
+	if res, err := at.Range(t.Context(), []byte("a"), nil, RangeOptions{}); err != nil || string(res.KVs[0].Value) != "2" {
+		t.Errorf("pinned read at the floor of the new content: %v, %v", res, err)
+	}
+}
+
+// A Replace whose swap fails leaves everything as it was.
+func TestFailedReplace(t *testing.T) {
+	f := newFixture(t, Config{})
+	f.put("a", "1")
+	broken := errors.New("broken")
+	if err := f.Replace(func() error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("Replace: %v", err)
+	}
+	f.put("a", "2")
+	if err := f.compact(3); err != nil {
+		t.Error(err)
+	}
+	mustEqual(t, "stored", f.stored(), []string{"3/0 a=2 created 2 modified 3 version 2"})
 }
 
 // A restore that bumps the revision leaves an entry without a value and a
@@ -261,6 +342,7 @@ func TestBumpedRevision(t *testing.T) {
 		t.Errorf("read before the bump: %v", err)
 	}
 	mustEqual(t, "stored", f.stored(), []string{"3/0 a=2 created 2 modified 3 version 2"})
+	f.reopen() // now only the marks know the revision
 	if rev := f.put("a", "3"); rev != 1001 {
 		t.Errorf("the next put made revision %d", rev)
 	}
@@ -294,5 +376,19 @@ func TestResultsAreCopies(t *testing.T) {
 	mustEqual(t, "stored", f.stored(), []string{"2/0 key=value created 2 modified 2 version 1 lease 3"})
 	if res, err := f.Range(t.Context(), key, nil, RangeOptions{}); err != nil || describe(res.KVs[0]) != "key=value created 2 modified 2 version 1 lease 3" {
 		t.Errorf("read %v, %v", res, err)
+	}
+}
+
+// After Close of the backend reads fail cleanly.
+func TestReadsAfterClose(t *testing.T) {
+	f := newFixture(t, Config{})
+	f.put("a", "1")
+	f.close()
+	defer f.open() // for the cleanup
+	if _, err := f.Range(t.Context(), []byte("a"), nil, RangeOptions{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("get: %v", err)
+	}
+	if _, err := f.Range(t.Context(), []byte("a"), []byte{0}, RangeOptions{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("range: %v", err)
 	}
 }

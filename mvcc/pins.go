@@ -16,6 +16,7 @@ type pins struct {
 	floor atomic.Int64
 
 	mu       sync.Mutex
+	base     int64         // what the index was rebuilt from knew nothing below: pins below bind nobody
 	readers  map[int64]int // how many readers are pinned to a revision
 	awaiting int64         // wait is waiting for the pins below this; 0: nobody waits
 
@@ -62,6 +63,22 @@ func (p *pins) setFloor(rev int64) {
 	p.floor.Store(rev)
 }
 
+// rebase sets floor and base: the store was rebuilt from what has this floor.
+func (p *pins) rebase(floor int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.floor.Store(floor)
+	p.base = floor
+}
+
+// holds reports whether a pin of rev still protects it, after all the store may
+// have been replaced since.
+func (p *pins) holds(rev int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return rev >= p.base
+}
+
 // wait returns once no reader is pinned below rev. One caller at a time.
 func (p *pins) wait(ctx context.Context, rev int64) error {
 	for {
@@ -81,10 +98,22 @@ func (p *pins) clearBelow(rev int64) bool {
 	defer p.mu.Unlock()
 	p.awaiting = rev
 	for pinned := range p.readers {
-		if pinned < rev {
+		if p.base <= pinned && pinned < rev {
 			return false
 		}
 	}
 	p.awaiting = 0
 	return true
+}
+
+// oldest returns the lowest pinned revision, 0 for none.
+func (p *pins) oldest() (lowest int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pinned := range p.readers {
+		if pinned >= p.base && (lowest == 0 || pinned < lowest) {
+			lowest = pinned
+		}
+	}
+	return lowest
 }

@@ -82,9 +82,8 @@ func (s *Store) pin(current *int64, opt RangeOptions) (int64, error) {
 	}
 }
 
-// get reads one key without pinning: an answer during which the floor passed
-// its revision does not count. Every repetition takes another compaction at a
-// newer revision, so there are not many.
+// get reads one key without pinning. Every repetition takes another compaction
+// at a newer revision, so there are not many.
 func (s *Store) get(key []byte, opt RangeOptions) (*RangeResult, error) {
 	for {
 		current := s.Revision()
@@ -92,19 +91,26 @@ func (s *Store) get(key []byte, opt RangeOptions) (*RangeResult, error) {
 		if err != nil {
 			return nil, err
 		}
-		res, err := s.getAt(key, rev, opt)
-		if s.CompactRevision() > rev {
-			if opt.Rev > 0 {
-				return nil, ErrCompacted
-			}
+		res, err := s.tryGet(key, rev, opt)
+		switch {
+		case err == ErrCompacted && opt.Rev <= 0:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
 		}
 		res.Rev = current
 		return res, nil
 	}
+}
+
+// tryGet reads one key. An answer during which the floor passed its revision
+// does not count, be it an error.
+func (s *Store) tryGet(key []byte, rev int64, opt RangeOptions) (*RangeResult, error) {
+	res, err := s.getAt(key, rev, opt)
+	if s.CompactRevision() > rev {
+		return nil, ErrCompacted
+	}
+	return res, err
 }
 
 // PrevKV returns the value of key at rev, nil if there was none or the revision
@@ -159,7 +165,7 @@ func (r *ReadTxn) Range(ctx context.Context, key, end []byte, opt RangeOptions) 
 		rev = r.rev
 		// A floor above the pin bars only new pins, but the store may have been
 		// replaced by one that no longer has this revision.
-		if rev < s.oldest {
+		if !s.pins.holds(rev) {
 			return nil, ErrCompacted
 		}
 	} else {

@@ -37,8 +37,7 @@ func (s *Store) restore() error {
 	}
 	s.index = idx
 	s.revision.Store(max(last, finished, scheduled, 1))
-	s.oldest = max(finished, scheduled)
-	s.pins.setFloor(s.oldest)
+	s.pins.rebase(max(finished, scheduled))
 	if scheduled > finished {
 		// What it had deleted cannot be hashed any more, so this one gives no hash.
 		s.compactor.add(&compaction{rev: scheduled, previous: finished, resumed: true})

@@ -21,7 +21,7 @@ var (
 	// ErrCorrupt is the class of errors about a backend whose content cannot be
 	// what this store wrote.
 	ErrCorrupt = errors.New("mvcc: corrupt store")
-	// ErrClosed is returned by what a Close or Replace interrupts.
+	// ErrClosed is returned by reads once the backend is closed.
 	ErrClosed = errors.New("mvcc: store closed")
 )
 
@@ -49,7 +49,6 @@ type Store struct {
 	// backend is replaced and everything below is rebuilt from it.
 	gate     sync.RWMutex
 	index    *index.Index
-	oldest   int64        // the floor when index was rebuilt: it knows nothing below
 	revision atomic.Int64 // newest complete transaction; written by the apply goroutine
 
 	pins      pins
@@ -121,7 +120,8 @@ func (s *Store) Revision() int64 { return s.revision.Load() }
 func (s *Store) CompactRevision() int64 { return s.pins.floor.Load() }
 
 // AttachedLeases calls fn for each existing key that has a lease attached, in
-// key order. Meant for when the store has just been opened or replaced.
+// key order. Meant for when the store has just been opened or replaced: fn must
+// not use the store.
 func (s *Store) AttachedLeases(fn func(key string, lease int64)) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -134,6 +134,9 @@ type Stats struct {
 	Revision           int64
 	CompactRevision    int64
 	PendingCompactions int
+	// OldestRead is the lowest revision that a reader holds on to, 0 for none. If
+	// it is below CompactRevision, the deletion waits for that reader.
+	OldestRead int64
 }
 
 // Stats is cheap.
@@ -145,5 +148,6 @@ func (s *Store) Stats() Stats {
 		Revision:           s.Revision(),
 		CompactRevision:    s.CompactRevision(),
 		PendingCompactions: s.compactor.pending(),
+		OldestRead:         s.pins.oldest(),
 	}
 }

@@ -65,7 +65,7 @@ func (s *Store) getAt(key []byte, rev int64, opt RangeOptions) (*RangeResult, er
 	var at [revision.Len]byte
 	raw := view.Get(revision.AppendKey(at[:0], f.Rev, false))
 	if err := decode(&one.kv, &f, bytes.Clone(raw), opt.KeysOnly); err != nil {
-		return nil, err
+		return nil, cause(view, err)
 	}
 	return &one.res, nil
 }
@@ -87,6 +87,14 @@ func decode(kv *mvccpb.KeyValue, f *index.Found, raw []byte, keysOnly bool) erro
 		kv.Key, kv.Value, kv.Lease = []byte(f.Key), nil, 0
 	}
 	return nil
+}
+
+// cause tells corruption from a backend that was closed: its views find nothing.
+func cause(view *backend.View, err error) error {
+	if view.Err() != nil {
+		return ErrClosed
+	}
+	return err
 }
 
 // load appends to dst the KVs that were found.
@@ -127,7 +135,7 @@ func (s *Store) load(dst []*mvccpb.KeyValue, buf *buffer, keysOnly bool) ([]*mvc
 			raw = arena[from:len(arena):len(arena)]
 		}
 		if err := decode(&kvs[i], &buf.found[i], raw, keysOnly); err != nil {
-			return nil, err
+			return nil, cause(view, err)
 		}
 	}
 	return dst, nil
