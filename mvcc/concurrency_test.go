@@ -323,6 +323,29 @@ func TestFailedReplace(t *testing.T) {
 	mustEqual(t, "stored", f.stored(), []string{"3/0 a=2 created 2 modified 3 version 2"})
 }
 
+// The hashes of the newest compactions can be asked for, older ones not.
+func TestRememberedHashes(t *testing.T) {
+	f := newFixture(t, Config{})
+	for i := range cachedHashes + 3 {
+		if err := f.compact(f.put("a", fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newest := f.Revision()
+	for rev := int64(2); rev <= newest; rev++ {
+		h, err := f.HashKV(t.Context(), rev)
+		if rev <= newest-cachedHashes {
+			if !errors.Is(err, ErrCompacted) {
+				t.Errorf("hash at %d: %+v, %v", rev, h, err)
+			}
+			continue
+		}
+		if err != nil || h.HashRevision != rev || h.CompactRevision != rev-1 || h.CurrentRevision != newest {
+			t.Errorf("hash at %d: %+v, %v", rev, h, err)
+		}
+	}
+}
+
 // A restore that bumps the revision leaves an entry without a value and a
 // scheduled compaction at it.
 func TestBumpedRevision(t *testing.T) {

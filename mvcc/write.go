@@ -35,6 +35,9 @@ type WriteTxn struct {
 // another; several may share a batch.
 func (s *Store) Begin(batch *backend.Batch) *WriteTxn {
 	clear(s.txn.changes) // they belong to the watchers now
+	if cap(s.txn.changes) > chunk {
+		s.txn.changes = nil // one large deletion shall not keep its memory forever
+	}
 	s.txn = WriteTxn{store: s, batch: batch, main: s.Revision() + 1, changes: s.txn.changes[:0]}
 	return &s.txn
 }
