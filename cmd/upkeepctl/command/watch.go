@@ -107,10 +107,10 @@ func parseWatchArgs(args []string, dash int, f *watchFlags) (*watchRequest, erro
 		return nil, errWatchNoCommand
 	}
 	request.key = keys[0]
-	if len(keys) > 1 {
-		if f.prefix {
-			return nil, errors.New("`range_end` and `--prefix` are mutually exclusive")
-		}
+	if len(keys) > 1 && f.prefix {
+		return nil, errors.New("`range_end` and `--prefix` are mutually exclusive")
+	}
+	if len(keys) == 2 { // more than that is etcdctl's way to have no range
 		request.opts = append(request.opts, clientv3.WithRange(keys[1]))
 	}
 	request.opts = append(request.opts, clientv3.WithRev(f.rev))

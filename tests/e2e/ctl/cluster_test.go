@@ -7,6 +7,7 @@ import (
 )
 
 func TestLease(t *testing.T) {
+	t.Parallel()
 	grant := step{args: `lease grant 300`, capture: `lease (?P<LEASE>[0-9a-f]+) granted`}
 	again := func(line string) []step { // a lease of its own for each format
 		var steps []step
@@ -33,6 +34,7 @@ func TestLease(t *testing.T) {
 
 // Every format of the commands that answer with a new lease.
 func TestLeaseGrantFormats(t *testing.T) {
+	t.Parallel()
 	script := []step{
 		{args: `lease grant 500 -w json`, capture: `"ID":(?P<NUMBER>\d+)`},
 		{args: `lease grant 500 -w json --hex`, capture: `"ID":(?P<NUMBER>\d+)`},
@@ -48,6 +50,7 @@ func TestLeaseGrantFormats(t *testing.T) {
 }
 
 func TestMember(t *testing.T) {
+	t.Parallel()
 	port := 25000
 	// An ID is made of the URLs and the second, so each member has URLs of its own.
 	add := func(flags string) step {
@@ -80,6 +83,7 @@ func TestMember(t *testing.T) {
 }
 
 func TestMoveLeader(t *testing.T) {
+	t.Parallel()
 	at := freeAddresses(t, 3)
 	startEtcd(t, at)
 	theirs := newSession(t, peer(t, "etcdctl"), "ETCDCTL_ENDPOINTS="+at.endpoints())

@@ -24,6 +24,7 @@ func bothTools(t *testing.T) (at addresses, theirs, ours *session) {
 }
 
 func TestEndpoint(t *testing.T) {
+	t.Parallel()
 	at, theirs, ours := bothTools(t)
 	all := `--endpoints=` + at.endpoints()
 	one := `--endpoints=` + at.client[0]
@@ -53,6 +54,7 @@ func TestEndpoint(t *testing.T) {
 
 // Healthy endpoints of several come in no particular order from etcdctl.
 func TestEndpointHealthOfAll(t *testing.T) {
+	t.Parallel()
 	at, theirs, ours := bothTools(t)
 	sorted := func(s *session, args string) string {
 		st := step{args: args}
@@ -68,6 +70,7 @@ func TestEndpointHealthOfAll(t *testing.T) {
 }
 
 func TestGlobalOptions(t *testing.T) {
+	t.Parallel()
 	at, theirs, ours := bothTools(t)
 	one := `--endpoints=` + at.client[0] + ` `
 	endpoints := "ETCDCTL_ENDPOINTS=" + at.client[0]
@@ -123,6 +126,7 @@ func flagsIn(help string) []string {
 // Help is in our own words, but every flag of etcdctl and etcdutl must be
 // there with its shorthand and type.
 func TestFlags(t *testing.T) {
+	t.Parallel()
 	for tool, commands := range map[string][]string{
 		"etcdctl": {"options", "put --help", "get --help", "del --help", "txn --help", "compaction --help", "watch --help", "lease --help",
 			"lease grant --help", "lease revoke --help", "lease timetolive --help", "lease list --help", "lease keep-alive --help",
@@ -151,6 +155,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestCommandNames(t *testing.T) {
+	t.Parallel()
 	theirs, ours := newSession(t, peer(t, "etcdctl")), newSession(t, upkeepctl)
 	steps := lines(`completion`, `completion foo`, `completion bash zsh`, `foo`, `ge --foo`, `--foo`, `lease --foo`, `alarm list --foo`)
 	for i := range steps {
@@ -167,6 +172,7 @@ func TestCommandNames(t *testing.T) {
 }
 
 func TestVersionLines(t *testing.T) {
+	t.Parallel()
 	r := newSession(t, upkeepctl).run(step{args: `version`})
 	if !regexp.MustCompile(`^upkeepctl version: \S+\nAPI version: 3\.7\n$`).MatchString(r.stdout) {
 		t.Errorf("version: %s", r)
@@ -174,6 +180,7 @@ func TestVersionLines(t *testing.T) {
 }
 
 func TestSnapshot(t *testing.T) {
+	t.Parallel()
 	at, theirs, ours := bothTools(t)
 	one, all := `--endpoints=`+at.client[0]+` `, `--endpoints=`+at.endpoints()+` `
 	compareReads(t, theirs, ours, lines(one+`snapshot save`, one+`snapshot save a b`, all+`snapshot save $DIR/all.db`, one+`snapshot save $DIR/db`,

@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -58,20 +61,31 @@ func peer(t *testing.T, name string) string {
 // addresses are the URLs of a cluster, kept so that a second cluster gets the same.
 type addresses struct{ client, peer []string }
 
+// nextPort counts through ports below those that the kernel gives to outgoing
+// connections, so that an address is still free when the second tool's cluster
+// is started on it. It starts anywhere: other test processes count too.
+var nextPort atomic.Int32
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	nextPort.CompareAndSwap(0, 10000+rand.Int32N(20000))
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", nextPort.Add(1))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 func freeAddresses(t *testing.T, members int) addresses {
 	t.Helper()
 	var a addresses
-	for range 2 * members {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		if len(a.client) < members {
-			a.client = append(a.client, l.Addr().String())
-		} else {
-			a.peer = append(a.peer, l.Addr().String())
-		}
+	for range members {
+		a.client = append(a.client, freeAddress(t))
+		a.peer = append(a.peer, freeAddress(t))
 	}
 	return a
 }
@@ -234,10 +248,14 @@ func (s *session) run(st step) result {
 			input.Close()
 		}
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var err error
 	if st.until != "" {
-		s.awaitOutput(ctx, cmd, seen, input)
+		err = s.awaitOutput(cmd, seen, input, ended)
+	} else {
+		err = <-ended
 	}
-	err := cmd.Wait()
 	if ctx.Err() != nil {
 		s.t.Fatalf("%s %s did not end; stdout %q, stderr %q", filepath.Base(s.program), st.args, seen.out.String(), seen.err.String())
 	}
@@ -258,21 +276,19 @@ func (s *session) run(st step) result {
 	return r
 }
 
-// awaitOutput returns once the command printed what it should and was told to
-// end. One that ends at the end of its input is given the chance to.
-func (s *session) awaitOutput(ctx context.Context, cmd *exec.Cmd, seen *watchedOutput, input io.Closer) {
+// awaitOutput waits until the command printed what it should, tells it to end,
+// and returns how it did. One that ends at the end of its input is given the chance to.
+func (s *session) awaitOutput(cmd *exec.Cmd, seen *watchedOutput, input io.Closer, ended <-chan error) error {
 	select {
 	case <-seen.found:
-	case <-ctx.Done():
-		return
+	case err := <-ended: // by itself, or at its deadline
+		return err
 	}
 	input.Close()
-	for _, word := range cmd.Args {
-		if word == "-i" {
-			return
-		}
+	if !slices.Contains(cmd.Args, "-i") {
+		_ = cmd.Process.Kill()
 	}
-	_ = cmd.Process.Kill()
+	return <-ended
 }
 
 // watchedOutput collects stdout and stderr, and tells when a text came up in either.

@@ -35,6 +35,7 @@ func usages(mistakes ...string) []step {
 }
 
 func TestPut(t *testing.T) {
+	t.Parallel()
 	compareHistories(t, 1, slices.Concat(
 		lines(`put`, `put a`, `put a b c d`, `put a 1`, `put a 2 --prev-kv`, `put b x --lease=zz`, `put b x --lease=77`,
 			`put a --ignore-value`, `put a v --ignore-value`, `put a v --ignore-lease --lease=3`, `put a v --ignore-lease`,
@@ -49,6 +50,7 @@ func TestPut(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
+	t.Parallel()
 	compareHistories(t, 1, slices.Concat(
 		lines(`put a 1`, `put b 2`, `put a 3`, `put aa 2`, `put z 1`, `del z`),
 		[]step{{args: "put 'k\xff\x01\n' 'v\n\"q'"}},
@@ -69,6 +71,7 @@ func TestGet(t *testing.T) {
 }
 
 func TestDel(t *testing.T) {
+	t.Parallel()
 	compareHistories(t, 1, slices.Concat(
 		lines(`del`, `del a b c`, `put a 1`, `put b 2`, `put c 3`, `put d 4`, `del a --prev-kv`, `del nokey`, `del b c`, `del b d --range --prev-kv`,
 			`del b --prefix --from-key`, `del b c --prefix`, `del ''`, `del b --range`, `put a 1`, `put ab 2`, `del a --prefix --prev-kv`,
@@ -79,6 +82,7 @@ func TestDel(t *testing.T) {
 }
 
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	script := lines(`compaction`, `compaction 1 2`, `compaction x`, `compaction 99999`, `compaction -- -1`)
 	for range 20 {
 		script = append(script, step{args: `put k v`})
@@ -92,6 +96,7 @@ func TestCompaction(t *testing.T) {
 }
 
 func TestTxn(t *testing.T) {
+	t.Parallel()
 	script := lines(`put key1 v1`, `txn foo`)
 	txn := func(stdin string, flags ...string) {
 		st := step{args: `txn`, stdin: stdin}
@@ -138,6 +143,7 @@ func TestTxn(t *testing.T) {
 // What etcdctl panics over is an error of ours, exit code 3, or works: leases
 // are compared by their hexadecimal ID.
 func TestTxnWhereEtcdctlPanics(t *testing.T) {
+	t.Parallel()
 	at := freeAddresses(t, 1)
 	startEtcd(t, at)
 	s := newSession(t, upkeepctl, "ETCDCTL_ENDPOINTS="+at.endpoints())
