@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -129,17 +130,27 @@ func Start(t testing.TB, program string, n int, flags ...string) *Cluster {
 // Single runs one member on an existing directory that was made for peerURL and the name m0, and waits until it serves.
 func Single(t testing.TB, program, dataDir, peerURL string, flags ...string) *Member {
 	t.Helper()
-	m := &Member{
-		t: t, program: program, Name: "m0", DataDir: dataDir, PeerURL: peerURL,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", FreePorts(t, 1)[0]),
-	}
-	m.args = append(m.arguments("m0="+peerURL), flags...)
-	c := &Cluster{t: t, Members: []*Member{m}}
-	m.Launch()
-	t.Cleanup(c.stop)
-	m.WaitReady()
+	m := Prepare(t, program, "m0", dataDir, peerURL, flags...)
+	m.Restart()
 	return m
 }
+
+// Prepare describes a member without starting it; whatever runs of it is ended with the test. flags come last, and so
+// override those that every member gets, such as an --initial-cluster of this member alone.
+func Prepare(t testing.TB, program, name, dataDir, peerURL string, flags ...string) *Member {
+	t.Helper()
+	m := &Member{
+		t: t, program: program, Name: name, DataDir: dataDir, PeerURL: peerURL,
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", FreePorts(t, 1)[0]), output: &tail{},
+	}
+	m.args = append(m.arguments(name+"="+peerURL), flags...)
+	c := &Cluster{t: t, Members: []*Member{m}}
+	t.Cleanup(c.stop)
+	return m
+}
+
+// Arguments are the command line that the member is started with. The caller may append, to start a like one.
+func (m *Member) Arguments() []string { return slices.Clip(m.args) }
 
 func (m *Member) arguments(initialCluster string) []string {
 	return []string{
@@ -297,14 +308,19 @@ func (m *Member) Restart() {
 // Output returns the end of what the member has printed.
 func (m *Member) Output() string { return m.output.String() }
 
-// FreePorts returns n ports that nobody listened on a moment ago.
+// FreePorts returns n ports that nobody listened on a moment ago. They lie below those that the kernel gives to outgoing
+// connections, so that none of these takes one before the test does.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
+	const first, behind = 20_000, 32_768
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(behind-first)))
 		if err != nil {
-			t.Fatal(err)
+			if tries > 100 {
+				t.Fatal(err)
+			}
+			continue
 		}
 		defer l.Close()
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
