@@ -2,13 +2,68 @@ package backend
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
+
+// LockDir locks a directory against other processes that lock it this way, until
+// the lock is closed or the process ends. It waits as long as Open waits for the
+// file; then the error is a *LockedError.
+func LockDir(path string) (io.Closer, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockRetry) {
+		err := flock(f, syscall.LOCK_EX)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			f.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, lockOwner(path)
+			}
+			return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+		}
+	}
+}
+
+// lockRetry is how often a lock that another process holds is tried again.
+const lockRetry = 50 * time.Millisecond
+
+// CheckUnlocked returns a *LockedError if another process holds the lock of one
+// of the files.
+func CheckUnlocked(paths []string) error {
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = flock(f, syscall.LOCK_SH)
+		f.Close() // and the lock with it
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return lockOwner(path)
+		}
+	}
+	return nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
 
 // lockOwner names the process that holds the lock of a file, as well as /proc
 // tells: the kernel's list of locks first, then whoever has the file open (on
