@@ -119,9 +119,33 @@ func (c *Config) CheckBootstrap() error {
 	}
 	advertised := urlStrings(c.AdvertisePeerURLs)
 	slices.Sort(advertised)
-	if !slices.Equal(slices.Compact(advertised), c.InitialCluster[at].PeerURLs) {
+	if advertised = slices.Compact(advertised); !sameAddresses(advertised, c.InitialCluster[at].PeerURLs) {
 		return fmt.Errorf("--initial-cluster has %s but --initial-advertise-peer-urls has %v",
 			FormatInitialCluster(c.InitialCluster[at:at+1]), advertised)
 	}
 	return nil
+}
+
+// sameAddresses compares two sorted lists of URLs, by their text and then by what their hosts resolve to: one may say
+// localhost and the other 127.0.0.1.
+func sameAddresses(a, b []string) bool {
+	return slices.Equal(a, b) || slices.Equal(resolved(a), resolved(b))
+}
+
+// resolved replaces host names by their first address, and sorts.
+func resolved(urls []string) []string {
+	out := slices.Clone(urls)
+	for i, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil || u.Hostname() == "" {
+			continue
+		}
+		if found, err := net.LookupHost(u.Hostname()); err == nil && len(found) > 0 {
+			slices.Sort(found)
+			u.Host = net.JoinHostPort(found[0], u.Port())
+			out[i] = u.String()
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
