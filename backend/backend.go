@@ -107,6 +107,7 @@ type Backend struct {
 	retired  *generation
 	info     CommitInfo
 	accounts pageAccounts
+	failing  bool // the last commit failed and is tried again
 
 	defrag defragSlot
 	jobs   jobs // long calls that Close has to end
@@ -175,7 +176,12 @@ func (b *Backend) frozen(committing, open *run) {
 
 func (b *Backend) committed() {
 	old := b.state.Load()
-	b.state.Store(&readState{gen: b.next, open: b.pipeline.mu.open.run})
+	next := &readState{gen: b.next, open: b.pipeline.mu.open.run}
+	// A batch may have been frozen while background work alone was being written: it is still to come.
+	if frozen := b.pipeline.mu.frozen; frozen != nil {
+		next.committing = frozen.run
+	}
+	b.state.Store(next)
 	b.durable.Store(&applied{b.next.index, b.next.term})
 	b.next, b.retired = nil, old.gen
 }
@@ -185,6 +191,10 @@ func (b *Backend) finished(*job) {
 		b.cfg.Logger.Error("could not end a read transaction", zap.Error(err))
 	}
 	b.retired = nil
+	if b.failing {
+		b.failing = false
+		b.cfg.Logger.Info("backend commits succeed again, nothing was lost", zap.String("path", b.cfg.Path))
+	}
 	if b.cfg.OnCommit != nil {
 		b.info.Sizes = b.Sizes()
 		b.cfg.OnCommit(b.info)
@@ -192,6 +202,7 @@ func (b *Backend) finished(*job) {
 }
 
 func (b *Backend) commitFailed(err error, retryIn time.Duration) {
+	b.failing = true
 	if retryIn == 0 {
 		b.cfg.Logger.Error("backend commit failed for good, the state will not advance on disk",
 			zap.String("path", b.cfg.Path), zap.Error(err))
@@ -205,6 +216,11 @@ func (b *Backend) commitFailed(err error, retryIn time.Duration) {
 // are full, that is, while the disk cannot keep up or a commit keeps failing.
 // After Close it returns a batch whose effects go nowhere.
 func (b *Backend) Begin() *Batch { return b.pipeline.begin() }
+
+// Unbind lets Begin go on where it would wait for the disk, so that an apply
+// goroutine can be joined while the disk is full. Memory is not bounded from then
+// on: it is for the entry at hand, just before Close.
+func (b *Backend) Unbind() { b.pipeline.unbind() }
 
 // Flush waits until everything sealed before the call is durable. It must not
 // be called between Begin and Commit on the apply goroutine.

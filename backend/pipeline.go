@@ -36,6 +36,7 @@ type pipeline struct {
 		room       sync.Cond // frozen became nil, or closing
 		open       *pending
 		frozen     *pending
+		unbounded  bool      // begin does not wait
 		inEntry    bool      // between Begin and Commit
 		wantSeal   bool      // freeze open as soon as the entry is sealed
 		deadline   time.Time // when open is to be frozen; valid if it has entries
@@ -113,7 +114,7 @@ func (p *pipeline) full(b *pending) bool {
 func (p *pipeline) begin() *Batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.full(p.mu.open) && p.mu.frozen != nil && !p.mu.closing {
+	for p.full(p.mu.open) && p.mu.frozen != nil && !p.mu.closing && !p.mu.unbounded {
 		p.mu.room.Wait()
 	}
 	if p.mu.closing {
@@ -122,11 +123,19 @@ func (p *pipeline) begin() *Batch {
 	if p.mu.inEntry {
 		panic("backend: Begin before Commit of the entry before")
 	}
-	if p.full(p.mu.open) {
+	if p.full(p.mu.open) && p.mu.frozen == nil {
 		p.freezeLocked()
 	}
 	p.mu.inEntry = true
 	return &Batch{p: p, target: p.mu.open}
+}
+
+// unbind lets the open batch grow beyond its bounds from now on.
+func (p *pipeline) unbind() {
+	p.mu.Lock()
+	p.mu.unbounded = true
+	p.mu.room.Broadcast()
+	p.mu.Unlock()
 }
 
 func (p *pipeline) seal(b *pending, index, term uint64) {

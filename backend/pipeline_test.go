@@ -222,6 +222,44 @@ func TestBeginWaitsOnlyWhenBothAreFull(t *testing.T) {
 	})
 }
 
+// TestUnbind: an apply goroutine that waits for a full disk can be joined, and what it applied meanwhile is neither lost
+// nor torn apart if the disk has room again before the end.
+func TestUnbind(t *testing.T) {
+	for _, room := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(time.Second, 4)
+			f.set(nil, syscall.ENOSPC)
+			applied := 0
+			go func() {
+				for i := 1; i <= 12; i++ {
+					f.entry(i, i)
+					applied = i
+				}
+			}()
+			synctest.Wait()
+			if applied != 8 {
+				t.Fatalf("applied %d entries while commits fail", applied)
+			}
+			f.p.unbind()
+			synctest.Wait()
+			if applied != 12 {
+				t.Fatalf("applied %d entries after unbind", applied)
+			}
+			if !room {
+				if err := f.p.close(); !errors.Is(err, syscall.ENOSPC) || len(f.log) != 0 {
+					t.Fatalf("close: %v, %q", err, f.log)
+				}
+				return
+			}
+			f.set(nil, nil)
+			must(t, f.p.close())
+			if got := strings.Join(f.log, "|"); got != "1 2 3 4 applied=4|5 6 7 8 9 10 11 12 applied=12" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 // TestRetries: a full disk is waited out with growing pauses, waiters stay, and
 // nothing is lost or written twice.
 func TestRetries(t *testing.T) {
