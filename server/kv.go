@@ -36,9 +36,6 @@ func (s state) HasLeader() bool { return s.node.Lead() != 0 }
 type proposer struct{ *Server }
 
 func (p proposer) Propose(ctx context.Context, req *pb.InternalRaftRequest) (any, error) {
-	if grant := req.LeaseGrant; grant != nil && grant.ID == 0 {
-		grant.ID = int64(p.node.NextID() & (1<<63 - 1))
-	}
 	start := time.Now()
 	result, err := p.node.Propose(ctx, req)
 	if err == nil {

@@ -73,7 +73,13 @@ func (m members) Update(ctx context.Context, id uint64, peerURLs []string) ([]*p
 
 func (m members) Promote(ctx context.Context, id uint64) ([]*pb.Member, error) {
 	resp, err := onLeader(ctx, m.Server, func() (*pb.MemberPromoteResponse, error) {
-		return m.promoteHere(ctx, id)
+		resp, err := m.promoteHere(ctx, id)
+		if err != nil {
+			m.metrics.LearnerPromoted(err.Error())
+		} else {
+			m.metrics.LearnerPromoted("")
+		}
+		return resp, err
 	}, func(ctx context.Context, peer peerpb.PeerClient) (*pb.MemberPromoteResponse, error) {
 		return peer.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
 	})

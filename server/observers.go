@@ -46,7 +46,12 @@ func (s *Server) transportObserver() transport.Observer {
 		Received: m.PeerReceived, ReceiveFailed: m.PeerReceiveFailed,
 		RoundTrip: m.PeerRoundTrip, PeerKnown: m.PeerKnown, PeerActive: m.PeerActive,
 		SnapshotSending: m.SnapshotSending, SnapshotSent: m.SnapshotSent,
-		SnapshotReceiving: m.SnapshotReceiving, SnapshotReceived: m.SnapshotReceived,
+		SnapshotReceiving: m.SnapshotReceiving, SnapshotReceived: func(from uint64, ok bool, took time.Duration) {
+			m.SnapshotReceived(from, ok, took)
+			if ok {
+				m.DBReceived(took)
+			}
+		},
 	}
 }
 
@@ -84,7 +89,7 @@ func (s *Server) observeLevels() {
 		Watchers:        func() int64 { return int64(s.hub.Stats().Watchers) },
 		SlowWatchers:    func() int64 { return int64(s.hub.Stats().Slow) },
 		PendingEvents:   func() int64 { return int64(s.hub.Stats().Pending) },
-		Leases:          func() int64 { return int64(len(s.lessor.List())) },
+		Leases:          func() int64 { return int64(s.lessor.Len()) },
 	})
 }
 
@@ -97,6 +102,8 @@ type applyObserver struct {
 }
 
 func (o *applyObserver) EntryBegins() { o.last = time.Now() }
+
+func (o *applyObserver) Restoring(active bool) { o.metrics.SnapshotApplying(active) }
 
 func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err error) {
 	now := time.Now()
@@ -120,10 +127,6 @@ func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err
 		if resp, ok := value.(*pb.TxnResponse); ok {
 			o.operations(resp)
 		}
-	case r.LeaseGrant != nil:
-		o.metrics.LeaseGranted(r.LeaseGrant.TTL)
-	case r.LeaseRevoke != nil:
-		o.metrics.LeaseRevoked()
 	case r.Alarm != nil && r.Alarm.Action != pb.AlarmRequest_GET:
 		if resp, ok := value.(*pb.AlarmResponse); ok && len(resp.Alarms) > 0 {
 			o.metrics.AlarmChanged(metrics.Alarm{MemberID: r.Alarm.MemberID, Type: r.Alarm.Alarm.String()},

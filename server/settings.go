@@ -1,6 +1,7 @@
 package server
 
 import (
+	"math"
 	"net/url"
 	"time"
 
@@ -42,6 +43,10 @@ func (s *Server) mvccConfig() mvcc.Config {
 		Logger:               s.logger,
 		CompactionBatchLimit: s.cfg.CompactionBatchLimit,
 		CompactionSleep:      s.cfg.CompactionSleepInterval,
+		OnCompaction: func(info mvcc.CompactionInfo) {
+			s.metrics.CompactionPiece(info.Deleted, info.LongestPiece)
+			s.metrics.Compacted(info.Duration)
+		},
 	}
 }
 
@@ -51,6 +56,9 @@ func (s *Server) leaseConfig() lease.Config {
 		CheckpointEnabled: s.cfg.Gates.LeaseCheckpoint,
 		CheckpointPersist: s.cfg.Gates.LeaseCheckpointPersist,
 		Logger:            s.logger,
+		Granted:           s.metrics.LeaseGranted,
+		Revoked:           s.metrics.LeaseRevoked,
+		Renewed:           s.metrics.LeaseRenewed,
 	}
 }
 
@@ -112,9 +120,14 @@ func (s *Server) rpcDeps() rpc.Deps {
 func (s *Server) logField() zap.Field { return zap.String("local-member-id", hexID(s.id)) }
 
 func (s *Server) walOptions() wal.Options {
+	keep := int(s.cfg.MaxWALs)
+	if keep == 0 {
+		keep = math.MaxInt // every segment
+	}
 	return wal.Options{
-		NoSync:  s.cfg.UnsafeNoFsync,
-		OnWrite: func(bytes int, took time.Duration) { s.metrics.WALWritten(bytes); s.metrics.WALWriteTook(took) },
-		OnSync:  s.metrics.WALSynced,
+		KeepSegments: keep,
+		NoSync:       s.cfg.UnsafeNoFsync,
+		OnWrite:      func(bytes int, took time.Duration) { s.metrics.WALWritten(bytes); s.metrics.WALWriteTook(took) },
+		OnSync:       s.metrics.WALSynced,
 	}
 }

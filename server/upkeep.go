@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -70,10 +71,17 @@ func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) 
 	}, nil
 }
 
-func (u upkeep) Hash(ctx context.Context) (uint32, error) { return u.backend.Hash(ctx) }
+func (u upkeep) Hash(ctx context.Context) (uint32, error) {
+	start := time.Now()
+	hash, err := u.backend.Hash(ctx)
+	u.metrics.Hashed(time.Since(start))
+	return hash, err
+}
 
 func (u upkeep) HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error) {
+	start := time.Now()
 	h, err := u.store.HashKV(ctx, rev)
+	u.metrics.HashedToRev(time.Since(start))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +93,19 @@ func (u upkeep) Snapshot(ctx context.Context) (rpc.Snapshot, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return image, u.cluster.Version(), nil
+	return &timedSnapshot{Snapshot: image, start: time.Now(), done: u.metrics.SnapshotStreamed}, u.cluster.Version(), nil
+}
+
+// timedSnapshot reports how long it was open.
+type timedSnapshot struct {
+	*backend.Snapshot
+	start time.Time
+	done  func(time.Duration)
+}
+
+func (t *timedSnapshot) Close() error {
+	t.done(time.Since(t.start))
+	return t.Snapshot.Close()
 }
 
 func (u upkeep) MoveLeader(ctx context.Context, target uint64) error {

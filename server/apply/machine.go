@@ -42,6 +42,8 @@ type Config struct {
 type Observer interface {
 	EntryBegins()
 	CommandApplied(r *pb.InternalRaftRequest, value any, err error)
+	// Restoring frames the installation of a received state.
+	Restoring(active bool)
 }
 
 // Machine is the state machine that the raft node replicates. It implements raftnode.StateMachine.
@@ -152,6 +154,8 @@ func (m *Machine) Snapshot(ctx context.Context) (raftnode.Snapshot, error) {
 
 // Restore replaces the whole state by the database in file, which a leader has sent.
 func (m *Machine) Restore(file string, index, term uint64) error {
+	m.Observer.Restoring(true)
+	defer m.Observer.Restoring(false)
 	err := m.Store.Replace(func() error { return m.Backend.Replace(context.Background(), file) })
 	if err != nil {
 		return err

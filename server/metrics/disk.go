@@ -31,8 +31,8 @@ func (d *diskMetrics) register(r registrar) {
 	d.defragging = r.gauge("etcd_disk_defrag_inflight", "1 while a defragmentation runs.")
 	d.snapFsync = r.histogram("etcd_snap_fsync_duration_seconds", "How long a raft snapshot file takes to reach the disk.", doubling(0.001, 14))
 	d.snapSave = r.histogram("etcd_debugging_snap_save_total_duration_seconds", "How long a raft snapshot file takes to be written.", doubling(0.001, 14))
-	d.snapDBSave = r.histogram("etcd_snap_db_save_total_duration_seconds", "How long a received database takes to be saved.", doubling(0.1, 10))
 	d.snapDBFsync = r.histogram("etcd_snap_db_fsync_duration_seconds", "How long a received database takes to reach the disk.", doubling(0.001, 14))
+	d.snapDBSave = r.histogram("etcd_snap_db_save_total_duration_seconds", "How long a received database takes to be saved.", doubling(0.1, 10))
 }
 
 // WALSynced is told how long one fdatasync of the log took.
@@ -63,14 +63,14 @@ func (m *Metrics) Committed(c Commit) {
 // SnapshotStreamed is told how long a snapshot of the database took to stream.
 func (d *diskMetrics) SnapshotStreamed(took time.Duration) { d.backendSnapshot.Observe(took.Seconds()) }
 
-// RaftSnapshotSaved is told how long a raft snapshot file took in all, and its sync alone.
-func (d *diskMetrics) RaftSnapshotSaved(took, fsync time.Duration) {
+// RaftSnapshotSaved is told how long a raft snapshot file took to be on the disk. Hardly any of that is not its sync.
+func (d *diskMetrics) RaftSnapshotSaved(took time.Duration) {
 	d.snapSave.Observe(took.Seconds())
-	d.snapFsync.Observe(fsync.Seconds())
+	d.snapFsync.Observe(took.Seconds())
 }
 
-// DBReceived is told how long a database from the leader took to be saved in all, and its sync alone.
-func (d *diskMetrics) DBReceived(took, fsync time.Duration) {
-	d.snapDBSave.Observe(took.Seconds())
-	d.snapDBFsync.Observe(fsync.Seconds())
-}
+// DBReceived is told how long a database from the leader took to be saved.
+func (d *diskMetrics) DBReceived(took time.Duration) { d.snapDBSave.Observe(took.Seconds()) }
+
+// DBSynced is told how long the sync of a received database took.
+func (d *diskMetrics) DBSynced(took time.Duration) { d.snapDBFsync.Observe(took.Seconds()) }

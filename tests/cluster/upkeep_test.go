@@ -116,7 +116,7 @@ func TestWatchThroughMaintenance(t *testing.T) {
 			c.Put("w", fmt.Sprint(i))
 		}
 		watcher := c.Member(0)
-		events := watcher.Client().Watch(ctx, "w", clientv3.WithRev(1))
+		events := watcher.Watch(&pb.WatchCreateRequest{Key: []byte("w"), StartRevision: 1})
 		go func() {
 			for i := 100; i < total; i++ {
 				if _, err := watcher.Client().Put(ctx, "w", fmt.Sprint(i)); err != nil {
@@ -130,8 +130,9 @@ func TestWatchThroughMaintenance(t *testing.T) {
 			}
 		}()
 		next := 0
-		for resp := range events {
-			if err := resp.Err(); err != nil {
+		for {
+			resp, err := events.Next()
+			if err != nil {
 				t.Fatal(err)
 			}
 			for _, ev := range resp.Events {
