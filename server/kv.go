@@ -98,7 +98,7 @@ type pinned struct {
 func (p pinned) StoreRevision() int64 { return p.storeRev }
 
 func (p pinned) Page(ctx context.Context, key, end []byte, limit int64, keysOnly bool) ([]*mvccpb.KeyValue, bool, error) {
-	found, err := p.Range(ctx, key, end, mvcc.RangeOptions{Limit: limit + 1, KeysOnly: keysOnly})
+	found, err := p.Range(ctx, key, end, mvcc.RangeOptions{Limit: limit + 1, KeysOnly: keysOnly, NoCount: true})
 	if err != nil {
 		return nil, false, err
 	}

@@ -42,7 +42,6 @@ func check(t *testing.T, x *Index) {
 
 type script struct {
 	index *Index
-	rev   revision.Revision
 }
 
 // run obeys one command:

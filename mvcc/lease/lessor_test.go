@@ -108,10 +108,9 @@ func TestNobodyTakesOffers(t *testing.T) {
 
 // model is what a lessor should be, in the plainest form.
 type model struct {
-	leases   map[int64]*modelLease
-	keys     map[string]int64
-	primary  bool
-	promoted time.Time
+	leases  map[int64]*modelLease
+	keys    map[string]int64
+	primary bool
 }
 
 type modelLease struct {

@@ -4,10 +4,11 @@ import "errors"
 
 // Refusals of a membership change, all decided from replicated state or, for the last four, by the member that proposes.
 var (
-	ErrMemberNotFound   = errors.New("member not found")
-	ErrIDExists         = errors.New("member ID already exist")
-	ErrIDRemoved        = errors.New("member not found: it was removed")
-	ErrPeerURLExists    = errors.New("Peer URLs already exists") //nolint:staticcheck // etcd's text
+	ErrMemberNotFound = errors.New("member not found")
+	ErrIDExists       = errors.New("member ID already exist")
+	ErrIDRemoved      = errors.New("member not found: it was removed")
+	//lint:ignore ST1005 etcd's text
+	ErrPeerURLExists    = errors.New("Peer URLs already exists")
 	ErrNotLearner       = errors.New("can only promote a learner member")
 	ErrTooManyLearners  = errors.New("too many learner members in cluster")
 	ErrInvalidURLs      = errors.New("given member URLs are invalid")
