@@ -59,6 +59,13 @@ type Result struct {
 	Err   error
 }
 
+// FatalError in a Result is no refusal: the state machine found itself broken, which other members are not. The node stops
+// with it, and nobody is answered.
+type FatalError struct{ Err error }
+
+func (e *FatalError) Error() string { return e.Err.Error() }
+func (e *FatalError) Unwrap() error { return e.Err }
+
 // StateMachine is what the node replicates. All methods but Snapshot and Durable are called by the one apply
 // goroutine, in log order.
 type StateMachine interface {

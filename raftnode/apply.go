@@ -107,6 +107,11 @@ func (a *applier) normal(e *raftpb.Entry) error {
 	if len(results) != len(commands) {
 		return fmt.Errorf("raftnode: entry %d: the state machine gave %d results for %d commands", index, len(results), len(commands))
 	}
+	for _, result := range results {
+		if fatal := new(FatalError); result.Err != nil && errors.As(result.Err, &fatal) {
+			return fmt.Errorf("entry %d of term %d cannot be applied: %w", index, term, fatal)
+		}
+	}
 	a.published(index, term, nil)
 	for i, c := range commands {
 		a.answer(commandID(c), results[i])

@@ -62,11 +62,22 @@ func (m *Machine) Apply(e raftnode.Entry) []raftnode.Result {
 	results := make([]raftnode.Result, len(e.Commands))
 	for i, command := range e.Commands {
 		value, err := m.command(batch, command)
+		if m.damaged(err) {
+			// Nothing of the entry is sealed, so nothing of it reaches the file.
+			results[i].Err = &raftnode.FatalError{Err: fmt.Errorf("the database %s is damaged: %w", m.Backend.Path(), err)}
+			return results
+		}
 		results[i] = raftnode.Result{Value: value, Err: err}
 		m.Observer.CommandApplied(command, value, err)
 	}
 	batch.Commit(e.Index, e.Term)
 	return results
+}
+
+// damaged tells an error of this member's own state from a refusal. The other members apply the command, so to go on would
+// mean to differ from them.
+func (m *Machine) damaged(err error) bool {
+	return err != nil && (errors.Is(err, errHalfTxn) || errors.Is(err, mvcc.ErrCorrupt) || errors.Is(err, backend.ErrCorrupt))
 }
 
 // command is the one switch over what a log entry can ask for.

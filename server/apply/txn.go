@@ -2,6 +2,8 @@ package apply
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/mvcc"
@@ -10,7 +12,10 @@ import (
 
 // A transaction runs in three steps: plan evaluates every comparison of the whole tree against the state before the
 // transaction, check validates the operations on the chosen path against the same state, and only then are they
-// executed. A failure in the first two leaves nothing behind; the third cannot fail.
+// executed. A failure in the first two leaves nothing behind; the third fails only where the database is damaged.
+
+// errHalfTxn is a failure of the third step.
+var errHalfTxn = errors.New("a checked transaction failed")
 
 // plan is the path that a transaction takes: its own outcome and that of each nested transaction on that path, in
 // order.
@@ -95,7 +100,7 @@ func (m *Machine) txn(batch *backend.Batch, r *pb.TxnRequest) (any, error) {
 	resp, err := m.runTxn(w, r, p)
 	if err != nil {
 		// The path was checked: a failure here would leave half a transaction, differently on each member.
-		panic("apply: checked transaction failed: " + err.Error())
+		return nil, fmt.Errorf("%w: %w", errHalfTxn, err)
 	}
 	resp.Header.Revision = m.end(w)
 	return resp, nil
