@@ -66,6 +66,9 @@ func walkFile(path string, limit int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file (mode %s)", path, info.Mode())
+	}
 	if info.Size() < 2*1024 {
 		return []string{fmt.Sprintf("the file has only %d bytes", info.Size())}, nil
 	}
