@@ -32,20 +32,56 @@ type openLog struct {
 
 func hexID(id uint64) string { return strconv.FormatUint(id, 16) }
 
-func (s *Server) openBackend() error {
+// remedyDatabase is what can be done about a database that cannot be used.
+const remedyDatabase = "restore a snapshot into a new directory, or, if other members are well, remove this member from " +
+	"the cluster, move its data directory away and add it again"
+
+func (s *Server) openBackend(ctx context.Context) error {
 	s.limit = quota.Limit{MaxBytes: s.cfg.QuotaBackendBytes, Size: func() int64 { return s.backend.QuotaBytes() }}
 	s.quotaAlarm = newQuotaAlarm(s.limit.Bytes())
 	var err error
 	s.backend, err = backend.Open(s.backendConfig())
-	if err != nil {
+	switch {
+	case errors.Is(err, backend.ErrLocked):
+		return fmt.Errorf("--data-dir %q is in use: %w", s.dir.root, err)
+	case errors.Is(err, backend.ErrCorrupt):
+		return fmt.Errorf("%w; %s", err, remedyDatabase)
+	case err != nil:
+		return fmt.Errorf("--data-dir %q: %w", s.dir.root, err)
+	}
+	if err := s.dir.removeLeftovers(); err != nil {
 		return err
 	}
-	return s.dir.removeLeftovers()
+	return s.defragAtBoot(ctx)
+}
+
+// defragAtBoot defragments before anything else runs, if that frees --bootstrap-defrag-threshold-megabytes.
+func (s *Server) defragAtBoot(ctx context.Context) error {
+	sizes, threshold := s.backend.Sizes(), int64(s.cfg.BootstrapDefragThresholdMBytes)<<20
+	if threshold == 0 || sizes.File-sizes.InUse < threshold {
+		return nil
+	}
+	result, err := s.backend.Defrag(ctx, backend.DefragOptions{})
+	if err != nil {
+		return fmt.Errorf("--bootstrap-defrag-threshold-megabytes: %w", err)
+	}
+	s.logger.Info("defragmented the database before serving", zap.Int64("size-bytes-before", result.SizeBefore),
+		zap.Int64("size-bytes-after", result.SizeAfter), zap.Duration("took", result.Duration))
+	return nil
+}
+
+// unusable says that the database holds what no server has written.
+func (s *Server) unusable(err error) error {
+	return fmt.Errorf("the database %s cannot be used: %w; %s", s.dir.db, err, remedyDatabase)
 }
 
 // openWAL opens the log of a member that has started before, founds a cluster, or joins one. The database is open, and
 // so its lock keeps a second process away from the log too.
 func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
+	var err error
+	if s.walLock, err = s.dir.lockWAL(); err != nil {
+		return nil, err
+	}
 	started, err := s.dir.hasWAL()
 	if err != nil {
 		return nil, err
@@ -57,10 +93,21 @@ func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
 	case applied > 0:
 		return nil, fmt.Errorf("the database %s holds the log up to index %d, but there is no log in %s: point --wal-dir at "+
 			"it, or restore a snapshot into a new directory", s.dir.db, applied, s.dir.wal)
-	case s.cfg.InitialClusterState == config.ClusterExisting:
+	}
+	if s.cfg.InitialClusterState == config.ClusterExisting {
 		return s.joinCluster(ctx, opts)
 	}
 	return s.foundCluster()
+}
+
+// checkBootstrap refuses flags that cannot found or join a cluster before anything is written. A member with a log does
+// not look at them.
+func (s *Server) checkBootstrap() error {
+	started, err := s.dir.hasWAL()
+	if err != nil || started {
+		return err
+	}
+	return s.cfg.CheckBootstrap()
 }
 
 // reopenLog checks that log and database belong together.
@@ -70,7 +117,7 @@ func (s *Server) reopenLog(applied uint64) (*openLog, error) {
 		return nil, err
 	}
 	l := &openLog{wal: w, recovered: recovered}
-	s.id, s.clusterID = recovered.Metadata.GetNodeID(), recovered.Metadata.GetClusterID()
+	s.id, s.clusterID, s.restarted = recovered.Metadata.GetNodeID(), recovered.Metadata.GetClusterID(), true
 	if recovered.Repaired != "" {
 		s.logger.Warn("repaired the log", zap.String("repair", recovered.Repaired))
 	}
@@ -116,14 +163,34 @@ func (s *Server) checkMembership() error {
 	defer view.Close()
 	c := member.New(s.clusterID, 0)
 	if err := c.Load(view.ScanBucket); err != nil {
-		return err
+		return s.unusable(err)
 	}
-	switch _, found := c.Member(s.id); {
+	own, found := c.Member(s.id)
+	switch {
 	case c.IsRemoved(s.id):
-		return fmt.Errorf("member %s was removed from its cluster; remove %s and join as a new member", hexID(s.id), s.dir.root)
+		return s.removedError()
 	case !found && len(c.Members()) > 0 && s.backendApplied() > 0:
 		return fmt.Errorf("the database %s does not know member %s, to which the log %s belongs: they are of different "+
 			"clusters or members", s.dir.db, hexID(s.id), s.dir.wal)
+	case found:
+		return s.checkOwnDirectory(own, c.Members())
+	}
+	return nil
+}
+
+// checkOwnDirectory refuses the data directory of a member when the flags are those of another one. Addresses that belong
+// to nobody are fine: the member is about to be updated.
+func (s *Server) checkOwnDirectory(own member.Member, all []member.Member) error {
+	urls := s.cfg.peerURLs()
+	if identity.Match(urls, own.PeerURLs) || identity.Match(urls, []string{config.DefaultListenPeerURL}) {
+		return nil
+	}
+	for _, m := range all {
+		if identity.Match(urls, m.PeerURLs) {
+			return fmt.Errorf("--data-dir %q belongs to member %s (%s), but --initial-advertise-peer-urls %v are those of "+
+				"member %s (%s): each member must be started on its own directory",
+				s.dir.root, hexID(own.ID), own.Name, urls, hexID(m.ID), m.Name)
+		}
 	}
 	return nil
 }
@@ -152,9 +219,6 @@ func (s *Server) foundCluster() (*openLog, error) {
 		}
 		context := member.Member{ID: m.ID, PeerURLs: m.PeerURLs, Name: m.Name}.Value()
 		founders = append(founders, wal.BootstrapMember{ID: m.ID, Context: context})
-	}
-	if s.id == 0 {
-		return nil, fmt.Errorf("--name %q does not occur in --initial-cluster", s.cfg.Name)
 	}
 	s.logger.Info("starting a new cluster", zap.String("cluster-id", hexID(clusterID)), s.logField(),
 		zap.Int("members", len(initial)))

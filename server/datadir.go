@@ -3,13 +3,16 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"go.uber.org/zap"
 
+	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/server/config"
 )
 
@@ -27,42 +30,73 @@ func newDataDir(cfg *config.Config) dataDir {
 	snap := filepath.Join(cfg.DataDir, "member", "snap")
 	d := dataDir{root: cfg.DataDir, snap: snap, db: filepath.Join(snap, "db"), wal: cfg.WALDir}
 	if d.wal == "" {
-		d.wal = filepath.Join(cfg.DataDir, "member", "wal")
+		d.wal = d.defaultWAL()
 	}
 	return d
 }
+
+func (d dataDir) defaultWAL() string { return filepath.Join(d.root, "member", "wal") }
 
 // transferred is where a state transfer at a log index leaves the database it received.
 func (d dataDir) transferred(index uint64) string {
 	return filepath.Join(d.snap, fmt.Sprintf("%016x.snap.db", index))
 }
 
-// prepare creates the directories, checks that they can be written, and removes what an interrupted process left.
+// prepare creates the directories and checks that they can be written.
 func (d dataDir) prepare(logger *zap.Logger) error {
-	if info, err := os.Stat(d.root); err == nil {
-		if !info.IsDir() {
-			return fmt.Errorf("--data-dir %q is a file, not a directory", d.root)
-		}
-		if info.Mode().Perm() != dirMode {
-			logger.Warn("the data directory may be read by others", zap.String("dir", d.root),
-				zap.Stringer("mode", info.Mode().Perm()), zap.String("recommended", "-rwx------"))
-		}
+	if err := d.prepareOne("--data-dir", d.root, d.snap); err != nil {
+		return err
 	}
-	for _, dir := range []string{d.root, d.snap} {
-		if err := os.MkdirAll(dir, dirMode); err != nil {
-			return fmt.Errorf("--data-dir: %w", err)
-		}
+	if info, err := os.Stat(d.root); err == nil && info.Mode().Perm() != dirMode {
+		logger.Warn("the data directory may be read by others", zap.String("dir", d.root),
+			zap.Stringer("mode", info.Mode().Perm()), zap.String("recommended", "-rwx------"))
 	}
-	probe, err := os.CreateTemp(d.snap, "tmp-writable-*")
-	if err != nil {
-		return fmt.Errorf("--data-dir %q is not writable: %w", d.root, err)
-	}
-	probe.Close()
-	os.Remove(probe.Name())
 	if _, err := os.Stat(filepath.Join(d.root, "proxy")); err == nil {
 		return fmt.Errorf("--data-dir %q belongs to an etcd v2 proxy; choose another one", d.root)
 	}
-	return nil
+	return d.prepareOne(d.walFlag(), d.wal, d.wal)
+}
+
+// walFlag is the flag that decides where the log is.
+func (d dataDir) walFlag() string {
+	if d.wal == d.defaultWAL() {
+		return "--data-dir"
+	}
+	return "--wal-dir"
+}
+
+// prepareOne creates dir, which the flag names with its parent root, and writes a file there to see that it can.
+func (d dataDir) prepareOne(flag, root, dir string) error {
+	if info, err := os.Stat(root); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s %q is a file, not a directory", flag, root)
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return fmt.Errorf("%s %q: %w", flag, root, err)
+	}
+	probe, err := os.CreateTemp(dir, "tmp-writable-*")
+	if err != nil {
+		return fmt.Errorf("%s %q is not writable: %w", flag, root, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// lockWAL keeps other processes away from the log. The database's own lock does that only for those with the same data
+// directory; --wal-dir may be given to two members. etcd locks the segments and not the directory, so these are tried.
+func (d dataDir) lockWAL() (io.Closer, error) {
+	lock, err := backend.LockDir(d.wal)
+	if err == nil {
+		var segments []string
+		if segments, err = filepath.Glob(filepath.Join(d.wal, "*.wal")); err == nil {
+			err = backend.CheckUnlocked(segments)
+		}
+		if err != nil {
+			lock.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %q is in use: %w", d.walFlag(), d.wal, err)
+	}
+	return lock, nil
 }
 
 // removeLeftovers deletes temporaries. Called with the database locked, so that they are nobody's.
@@ -103,8 +137,11 @@ func (d dataDir) hasWAL() (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return false, nil // prepare says so
+	}
 	if err != nil {
-		return false, fmt.Errorf("--wal-dir: %w", err)
+		return false, fmt.Errorf("%s: %w", d.walFlag(), err)
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".wal") {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-kv/upkeep/server/httpapi"
+	"github.com/upkeep-kv/upkeep/server/portuse"
 )
 
 // listeners are the member's open ports, each split by protocol where it serves two.
@@ -68,7 +69,8 @@ func split(n net.Listener, grpcs, https []net.Listener) ([]net.Listener, []net.L
 func listenOn(listen listenFunc, u url.URL) (net.Listener, error) {
 	switch u.Scheme {
 	case "http":
-		return listen("tcp", u.Host)
+		n, err := listen("tcp", u.Host)
+		return n, portuse.Explain(err, u.Host)
 	case "unix":
 		return listen("unix", u.Host+u.Path)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/quota"
+	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/snapfile"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 )
@@ -32,7 +34,7 @@ func (s *Server) startLoops() {
 	s.background.Go(func() { <-s.stopping; cancel() })
 	for _, loop := range []func(context.Context){
 		s.publish, s.followLeadership, s.setClusterVersion, s.revokeExpired, s.checkpointLeases, s.raiseQuotaAlarm,
-		s.purgeFiles, s.watchNode,
+		s.purgeFiles, s.watchNode, s.watchBackend,
 	} {
 		s.background.Go(func() { loop(ctx) })
 	}
@@ -242,9 +244,24 @@ func (s *Server) watchNode(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-s.node.Done():
-		if err := s.node.Err(); err != nil {
+		switch err := s.node.Err(); {
+		case errors.Is(err, raftnode.ErrRemoved):
+			s.fail(s.removedError())
+		case errors.As(err, new(*raftnode.FatalError)):
+			s.fail(fmt.Errorf("%w; %s", err, remedyDatabase))
+		case err != nil:
 			s.fail(err)
 		}
+	}
+}
+
+// watchBackend stops the server when its database cannot be written any more and trying again would not help.
+func (s *Server) watchBackend(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.backend.Failed():
+		s.fail(fmt.Errorf("the database %s cannot be written any more: %w; nothing acknowledged is lost, it is in the log "+
+			"and will be applied at the next start", s.dir.db, s.backend.Err()))
 	}
 }
 
@@ -285,7 +302,9 @@ func (s *Server) saveSnap(index, term uint64, confState *raftpb.ConfState) error
 			ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner,
 		})
 	}
+	start := time.Now()
 	_, err := snapfile.Write(vfs.OS{}, s.dir.snap, snap)
+	s.metrics.RaftSnapshotSaved(time.Since(start))
 	return err
 }
 

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"math"
 	"net"
 	"net/http"
 	"time"
@@ -34,13 +33,13 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 		Logger: s.logger, Observer: s.transportObserver(),
 	})
 	if err != nil {
-		return errors.Join(err, l.wal.Close())
+		return err
 	}
-	contacts := l.contacts
+	s.contacts = l.contacts
 	if known := s.cluster.Members(); len(known) > 0 {
-		contacts = known
+		s.contacts = known
 	}
-	for _, m := range contacts {
+	for _, m := range s.contacts {
 		s.transport.AddPeer(m.ID, m.PeerURLs)
 	}
 	applied := s.backendApplied()
@@ -78,11 +77,6 @@ func (s *Server) admitPeer(from uint64) error {
 	return nil
 }
 
-// refusedByPeer is told when a peer will not talk to this member.
-func (s *Server) refusedByPeer(peer uint64, err error) {
-	s.logger.Warn("a peer refuses this member", zap.String("peer", hexID(peer)), zap.Error(err))
-}
-
 // membershipChanged keeps the peers in step with the membership, whatever changed it: a change that was applied, or a
 // state transfer. Called by apply.
 func (s *Server) membershipChanged() {
@@ -101,14 +95,31 @@ func (s *Server) serve() error {
 	if s.clients, err = rpc.NewServer(s.rpcDeps(), s.rpcOptions()); err != nil {
 		return err
 	}
-	s.peers = grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
-	s.transport.Register(s.peers)
+	for service, info := range s.clients.GetServiceInfo() {
+		for _, method := range info.Methods {
+			s.metrics.DeclareMethod(methodKind(method), service, method.Name)
+		}
+	}
+	s.peers = s.transport.NewServer()
 	for _, l := range s.listeners.peerGRPC {
 		s.background.Go(func() { s.ended("peer gRPC", s.peers.Serve(l)) })
 	}
 	s.serveHTTP(s.peerHandler(), s.listeners.peerHTTP)
 	s.serveHTTP(s.metricsHandler(), s.listeners.metricsHTTP)
 	return nil
+}
+
+// methodKind is the word for a method's shape in metrics.
+func methodKind(m grpc.MethodInfo) string {
+	switch {
+	case m.IsClientStream && m.IsServerStream:
+		return "bidi_stream"
+	case m.IsClientStream:
+		return "client_stream"
+	case m.IsServerStream:
+		return "server_stream"
+	}
+	return "unary"
 }
 
 // serveClients lets clients in. What connected before waited in the listener's queue.
@@ -146,32 +157,6 @@ func (s *Server) ended(what string, err error) {
 		if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			s.logger.Error("a listener failed", zap.String("listener", what), zap.Error(err))
 		}
-	}
-}
-
-// handOver gives leadership to the best follower before this member stops, so that clients need not wait for an
-// election.
-func (s *Server) handOver() {
-	if s.node == nil || !s.node.IsLeader() {
-		return
-	}
-	status := s.node.Status()
-	var best uint64
-	for id, p := range status.Progress {
-		if id == s.id || p.IsLearner || !p.RecentActive {
-			continue
-		}
-		if best == 0 || p.Match > status.Progress[best].Match {
-			best = id
-		}
-	}
-	if best == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.requestTimeout())
-	defer cancel()
-	if err := s.node.TransferLeadership(ctx, best); err != nil {
-		s.logger.Warn("could not hand over leadership", zap.String("to", hexID(best)), zap.Error(err))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,7 @@ type Server struct {
 
 	metrics   *metrics.Metrics
 	backend   *backend.Backend
+	walLock   io.Closer // nil before it is taken
 	store     *mvcc.Store
 	lessor    *lease.Lessor
 	hub       *watch.Hub
@@ -62,14 +64,19 @@ type Server struct {
 	listeners listeners
 	compactor *maintenance.Compactor
 
+	restarted bool            // the log was there already
+	contacts  []member.Member // where peers are until the log tells
+	refused   refusals
+
 	quotaAlarm     *quotaAlarm
 	committedBytes atomic.Int64 // size of the file at the last commit
 	learner        atomic.Bool
 
 	// background joins every goroutine that the server itself starts.
 	background sync.WaitGroup
-	// stopping is closed when Close begins, ready when this member has published itself, done when Close has ended.
-	stopping, ready, done chan struct{}
+	// started is closed when Start has ended, stopping when Close begins, ready when this member has published itself,
+	// done when Close has ended.
+	started, stopping, ready, done chan struct{}
 	closeOnce             sync.Once
 	err                   error // why the server stopped by itself; guarded by done
 }
@@ -85,6 +92,7 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 		cfg:      settings{cfg},
 		logger:   opts.Logger,
 		dir:      newDataDir(cfg),
+		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
@@ -92,7 +100,9 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	if s.logger == nil {
 		s.logger = zap.NewNop()
 	}
-	if err := s.start(ctx, opts); err != nil {
+	err := s.start(ctx, opts)
+	close(s.started)
+	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	return s, nil
@@ -101,19 +111,27 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 // start is Start in the order in which things depend on each other.
 func (s *Server) start(ctx context.Context, opts Options) error {
 	s.metrics = metrics.New(prometheus.NewRegistry(), s.cfg.ExtensiveMetrics)
+	if err := s.checkBootstrap(); err != nil {
+		return err
+	}
 	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
 		return err
 	}
 	if err := s.dir.prepare(s.logger); err != nil {
 		return err
 	}
-	if err := s.openBackend(); err != nil {
+	if err := s.openBackend(ctx); err != nil {
 		return err
 	}
 	log, err := s.openWAL(ctx, opts)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if s.node == nil {
+			_ = log.wal.Close() // else it is the node's
+		}
+	}()
 	s.metrics.Identify(metrics.Identity{MemberID: s.id, Version: APIVersion})
 	if err := s.openState(log); err != nil {
 		return err
@@ -134,6 +152,16 @@ func (s *Server) openState(log *openLog) error {
 	if err := s.installTransfer(log); err != nil {
 		return err
 	}
+	if err := s.loadState(); err != nil {
+		return s.unusable(err)
+	}
+	view := s.backend.View()
+	defer view.Close()
+	return refuseAuth(view)
+}
+
+// loadState fails only where the database holds what no server has written.
+func (s *Server) loadState() error {
 	var err error
 	s.store, err = mvcc.Open(s.backend, s.mvccConfig())
 	if err != nil {
@@ -157,9 +185,6 @@ func (s *Server) openState(log *openLog) error {
 	}
 	s.cluster = member.New(s.clusterID, s.cfg.MaxLearners)
 	if err := s.cluster.Load(view.ScanBucket); err != nil {
-		return err
-	}
-	if err := refuseAuth(view); err != nil {
 		return err
 	}
 	s.learner.Store(s.cluster.IsLearner(s.id))
@@ -216,10 +241,10 @@ func (s *Server) Close() error {
 	return err
 }
 
-// fail stops the server because of err, from one of its own goroutines.
+// fail stops the server because of err, from one of its own goroutines, once it has started.
 func (s *Server) fail(err error) {
-	s.logger.Error("the server stops", zap.Error(err))
 	go func() { //nolint:gosec // joined through done: stop waits for background, which runs the caller
+		<-s.started
 		s.stopFor(err)
 	}()
 }
@@ -230,6 +255,9 @@ func (s *Server) stop() error { return s.stopFor(nil) }
 func (s *Server) stopFor(cause error) error {
 	var err error
 	s.closeOnce.Do(func() {
+		if cause != nil {
+			s.logger.Error("the server stops", zap.Error(cause))
+		}
 		close(s.stopping)
 		s.err = cause
 		err = s.closeParts()
@@ -253,22 +281,28 @@ func (s *Server) closeParts() error {
 		s.lessor.Close()
 	}
 	if s.node != nil {
+		s.backend.Unbind() // else the node waits for an apply that waits for a full disk
 		s.node.Stop()
-	}
-	if s.transport != nil {
-		s.transport.Close()
 	}
 	if s.peers != nil {
 		s.peers.Stop()
+	}
+	if s.transport != nil {
+		s.transport.Close()
 	}
 	s.background.Wait()
 	if s.store != nil {
 		s.store.Close()
 	}
+	var err error
+	if s.walLock != nil {
+		err = s.walLock.Close()
+	}
 	if s.backend != nil {
-		if err := s.backend.Close(); err != nil {
-			return fmt.Errorf("closing the database: %w", err)
+		if closeErr := s.backend.Close(); closeErr != nil {
+			err = errors.Join(err, fmt.Errorf("closing the database: %w; what it lacks is in the log, and will be "+
+				"applied at the next start", closeErr))
 		}
 	}
-	return nil
+	return err
 }
