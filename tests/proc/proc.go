@@ -284,6 +284,9 @@ func (m *Member) end(signal syscall.Signal) {
 	m.cmd = nil
 }
 
+// Exited is closed when the process that was launched last has ended.
+func (m *Member) Exited() <-chan struct{} { return m.exited }
+
 // WaitExit waits until the process ends by itself and returns its exit code.
 func (m *Member) WaitExit() int {
 	m.t.Helper()
