@@ -1,0 +1,314 @@
+package badinput
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/upkeep-kv/upkeep/tests/proc"
+)
+
+// patient is the data of a member that was killed, and what had been acknowledged.
+type patient struct {
+	dir, peerURL string
+	keys         int
+}
+
+// newPatient has the kinds of record that a database can have: revisions, deletions, leases, members, a compaction.
+func newPatient(t *testing.T) patient {
+	t.Helper()
+	p := patient{dir: filepath.Join(t.TempDir(), "data"), peerURL: peerURL(t), keys: 200}
+	m := proc.Single(t, upkeep(t), p.dir, p.peerURL)
+	client := m.Client()
+	for i := range p.keys {
+		put(t, client, fmt.Sprintf("key-%03d", i), strings.Repeat("v", 100+i))
+	}
+	lease, err := client.Grant(t.Context(), 3600)
+	check(t, err)
+	_, err = client.Put(t.Context(), "leased", "v", clientv3.WithLease(lease.ID))
+	check(t, err)
+	_, err = client.Delete(t.Context(), "leased")
+	check(t, err)
+	resp, err := client.Get(t.Context(), "key-", clientv3.WithPrefix())
+	check(t, err)
+	_, err = client.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
+	check(t, err)
+	m.Kill()
+	return p
+}
+
+// copy makes a copy that a test may damage. Logs are copied sparsely: they end in megabytes of zeroes.
+func (p patient) copy(t *testing.T) patient {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "data")
+	check(t, filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(p.dir, path)
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		in, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		info, err := in.Stat()
+		if err != nil {
+			return err
+		}
+		head, err := io.ReadAll(io.LimitReader(in, 1<<20))
+		if err != nil {
+			return err
+		}
+		copied := filepath.Join(to, rel)
+		if err := os.WriteFile(copied, head, 0o600); err != nil {
+			return err
+		}
+		return os.Truncate(copied, info.Size())
+	}))
+	p.dir = to
+	return p
+}
+
+func (p patient) db() string { return filepath.Join(p.dir, "member", "snap", "db") }
+func (p patient) log() string {
+	return filepath.Join(p.dir, "member", "wal", "0000000000000000-0000000000000000.wal")
+}
+
+// start runs the member until it serves, or has ended by itself.
+func (p patient) start(t *testing.T) (m *proc.Member, serves bool) {
+	t.Helper()
+	m = proc.Prepare(t, upkeep(t), "m0", p.dir, p.peerURL)
+	m.Launch()
+	exited := m.Exited()
+	eventually(t, "the member to serve or to end", func() bool {
+		select {
+		case <-exited:
+			return true
+		default:
+			serves = strings.Contains(m.Output(), "ready to serve client requests")
+			return serves
+		}
+	})
+	return m, serves
+}
+
+// refused checks that the member does not start, and says why.
+func (p patient) refused(t *testing.T, want ...string) {
+	t.Helper()
+	m, serves := p.start(t)
+	if serves {
+		t.Fatalf("it serves; output\n%s", m.Output())
+	}
+	ended{m.WaitExit(), m.Output()}.says(t, 1, want...)
+}
+
+// whole checks that the member starts and has all that was acknowledged.
+func (p patient) whole(t *testing.T, want ...string) {
+	t.Helper()
+	m, serves := p.start(t)
+	if !serves {
+		t.Fatalf("it does not serve:\n%s", m.Output())
+	}
+	mustMatch(t, m.Output(), want...)
+	resp, err := m.Client().Get(t.Context(), "key-", clientv3.WithPrefix())
+	check(t, err)
+	for i, kv := range resp.Kvs {
+		if string(kv.Key) != fmt.Sprintf("key-%03d", i) || string(kv.Value) != strings.Repeat("v", 100+i) {
+			t.Errorf("%s is not what was put", kv.Key)
+		}
+	}
+	if len(resp.Kvs) != p.keys {
+		t.Errorf("%d keys of %d", len(resp.Kvs), p.keys)
+	}
+	m.Kill()
+}
+
+// endOfLog is the offset behind the last record.
+func endOfLog(t *testing.T, path string) int64 {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	check(t, err)
+	end := int64(len(bytes.TrimRight(data, "\x00")))
+	return (end + 7) &^ 7
+}
+
+func overwrite(t *testing.T, path string, offset int64, data []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	_, err = f.WriteAt(data, offset)
+	check(t, err)
+	check(t, f.Close())
+}
+
+// flip inverts one bit and returns how to invert it back.
+func flip(t *testing.T, path string, offset int64, bit int) func() {
+	t.Helper()
+	f, err := os.Open(path)
+	check(t, err)
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, offset)
+	check(t, err)
+	check(t, f.Close())
+	overwrite(t, path, offset, []byte{b[0] ^ 1<<bit})
+	return func() { overwrite(t, path, offset, b) }
+}
+
+// TestDamagedLog: what a crash can leave is mended and reported; what it cannot leave is refused, with file, offset and
+// remedy, and the refusal changes nothing.
+func TestDamagedLog(t *testing.T) {
+	original := newPatient(t)
+	t.Run("torn tail", func(t *testing.T) {
+		p := original.copy(t)
+		torn := binary.LittleEndian.AppendUint64(nil, 400)
+		overwrite(t, p.log(), endOfLog(t, p.log()), append(torn, 8, 2, 16, 77, 26))
+		p.whole(t, `repaired the log.*offset \d+.*the original is .*\.wal\.broken`)
+		if _, err := os.Stat(p.log() + ".broken"); err != nil {
+			t.Error(err)
+		}
+		p.whole(t)
+	})
+	t.Run("flipped bit", func(t *testing.T) {
+		p := original.copy(t)
+		back := flip(t, p.log(), endOfLog(t, p.log())/2, 3)
+		for range 2 {
+			p.refused(t, `/0000000000000000-0000000000000000\.wal is corrupt at offset \d+: `, `remove the member .*add it again.* restore .*snapshot`)
+		}
+		back()
+		p.whole(t)
+	})
+	t.Run("hole", func(t *testing.T) {
+		p := original.copy(t)
+		overwrite(t, p.log(), endOfLog(t, p.log())/2&^511, make([]byte, 512))
+		p.refused(t, `\.wal is corrupt at offset \d+: `, `remove the member`)
+	})
+	t.Run("cut off", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Truncate(p.log(), endOfLog(t, p.log())/2))
+		p.refused(t, `member/snap/db.*applied up to index \d+.*/member/wal ends at \d+`, `restore a snapshot or remove and re-add`)
+	})
+	t.Run("empty", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Truncate(p.log(), 0))
+		p.refused(t, `member/wal`, `remove the member|re-add the member`)
+	})
+	t.Run("gone", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.RemoveAll(filepath.Dir(p.log())))
+		p.refused(t, `member/snap/db.*no log in .*/member/wal`, `restore a snapshot`)
+	})
+	t.Run("any bit", func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, uint64(len(original.dir))))
+		end := endOfLog(t, original.log())
+		p := original.copy(t)
+		for range 12 {
+			at := random.Int64N(end + 64)
+			back := flip(t, p.log(), at, random.IntN(8))
+			m, serves := p.start(t)
+			if !serves {
+				ended{m.WaitExit(), m.Output()}.says(t, 1, `/0000000000000000-0000000000000000\.wal is corrupt at offset \d+|member/wal`)
+				back()
+				continue
+			}
+			// Only behind the end can a bit go unnoticed, or pass for a torn write.
+			m.Kill()
+			if at < end-1024 {
+				t.Errorf("it serves in spite of a flipped bit at %d of %d", at, end)
+			}
+			p = original.copy(t)
+		}
+		p.whole(t)
+	})
+}
+
+// TestDamagedDatabase: a damaged file is named, with what to do, and nothing ever panics.
+func TestDamagedDatabase(t *testing.T) {
+	original := newPatient(t)
+	const remedy = `restore a snapshot into a new directory.*remove this member`
+	t.Run("gone", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Remove(p.db()))
+		p.whole(t) // the log still has everything
+	})
+	t.Run("cut off", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Truncate(p.db(), 6*4096))
+		for range 2 {
+			p.refused(t, `member/snap/db: the file has \d+ bytes.*cut off`, remedy)
+		}
+	})
+	t.Run("cut short", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Truncate(p.db(), 1000))
+		p.refused(t, `member/snap/db: the file has only 1000 bytes`, remedy)
+	})
+	t.Run("something else", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.WriteFile(p.db(), bytes.Repeat([]byte("not a database. "), 4096), 0o600))
+		p.refused(t, `member/snap/db: neither meta page is valid`, remedy)
+	})
+	t.Run("a directory", func(t *testing.T) {
+		p := original.copy(t)
+		check(t, os.Remove(p.db()))
+		check(t, os.Mkdir(p.db(), 0o700))
+		p.refused(t, `member/snap/db is not a regular file`)
+	})
+	t.Run("page of zeroes", func(t *testing.T) {
+		p := original.copy(t)
+		info, err := os.Stat(p.db())
+		check(t, err)
+		for page := int64(2); page < 12 && page*4096 < info.Size(); page++ {
+			overwrite(t, p.db(), page*4096, make([]byte, 4096))
+		}
+		p.refused(t, `member/snap/db: page \d+`, remedy)
+	})
+	t.Run("any bit", func(t *testing.T) {
+		random := rand.New(rand.NewPCG(2, 3))
+		p := original.copy(t)
+		data, err := os.ReadFile(p.db())
+		check(t, err)
+		refusals := 0
+		for range 40 {
+			at := random.IntN(len(data))
+			for data[at] == 0 {
+				at = random.IntN(len(data))
+			}
+			back := flip(t, p.db(), int64(at), random.IntN(8))
+			m, serves := p.start(t)
+			if !serves {
+				refusals++
+				e := ended{m.WaitExit(), m.Output()}
+				e.says(t, 1, `member/snap/db`)
+				back()
+				continue
+			}
+			// A bit in a key or a value: bbolt has no checksums. Reading all of it may fail, and must not panic.
+			client := m.Client()
+			_, _ = client.Get(t.Context(), "", clientv3.WithFromKey())
+			_, _ = client.HashKV(t.Context(), m.ClientURL, 0)
+			_, _ = client.Put(t.Context(), "key-000", "w", clientv3.WithPrevKV())
+			_, _ = client.Delete(t.Context(), "key-", clientv3.WithPrefix(), clientv3.WithPrevKV())
+			m.Stop()
+			noPanic(t, m.Output())
+			if t.Failed() {
+				t.Fatalf("bit at %d:\n%s", at, m.Output())
+			}
+			p = original.copy(t)
+		}
+		if refusals == 0 {
+			t.Error("no flipped bit was noticed")
+		}
+	})
+}
