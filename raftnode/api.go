@@ -41,6 +41,8 @@ var (
 	ErrBadTransferee = errors.New("raftnode: not a voting member, cannot become leader")
 	// ErrTimeoutLeaderTransfer: the new leader did not take over in time.
 	ErrTimeoutLeaderTransfer = errors.New("raftnode: leadership transfer timed out")
+	// ErrLogLost: raft found that the log lacks what this member had acknowledged. It must not vote with it.
+	ErrLogLost = errors.New("raftnode: the log of this member is not what it was when it last ran")
 	// ErrSnapshotIgnored: raft had no use for a received snapshot; the caller removes its file.
 	ErrSnapshotIgnored = errors.New("raftnode: snapshot ignored")
 )

@@ -78,6 +78,11 @@ func (n *Node) initLoopState() {
 
 func (n *Node) runLoop() {
 	defer close(n.loopDone)
+	defer func() {
+		if err := raftError(recover()); err != nil {
+			n.fail(err)
+		}
+	}()
 	ticker := time.NewTicker(n.cfg.TickInterval)
 	defer ticker.Stop()
 	for {

@@ -117,7 +117,7 @@ func Start(cfg Config) (*Node, error) {
 	n.waiters.init()
 	n.reads.init()
 	n.leader.init()
-	if n.raw, err = raft.NewRawNode(raftConfig(cfg, store)); err != nil {
+	if n.raw, err = newRawNode(cfg, store); err != nil {
 		n.cancelSenders()
 		return nil, err
 	}
@@ -217,6 +217,15 @@ func raftConfig(cfg Config, store *logStore) *raft.Config {
 		StepDownOnRemoval:        true,
 		Logger:                   newRaftLogger(cfg.Logger),
 	}
+}
+
+func newRawNode(cfg Config, store *logStore) (raw *raft.RawNode, err error) {
+	defer func() {
+		if gaveUp := raftError(recover()); gaveUp != nil {
+			err = gaveUp
+		}
+	}()
+	return raft.NewRawNode(raftConfig(cfg, store))
 }
 
 // Stop ends the node: waiting calls return ErrStopped, the WAL is closed, all goroutines have ended. It may be called

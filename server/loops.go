@@ -247,7 +247,7 @@ func (s *Server) watchNode(ctx context.Context) {
 		switch err := s.node.Err(); {
 		case errors.Is(err, raftnode.ErrRemoved):
 			s.fail(s.removedError())
-		case errors.As(err, new(*raftnode.FatalError)):
+		case errors.As(err, new(*raftnode.FatalError)), errors.Is(err, raftnode.ErrLogLost):
 			s.fail(fmt.Errorf("%w; %s", err, remedyDatabase))
 		case err != nil:
 			s.fail(err)
