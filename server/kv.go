@@ -77,7 +77,7 @@ func (k kv) ReadTxn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, e
 		return nil, err
 	}
 	defer txn.Close()
-	return apply.ReadTxn(ctx, txn, req, txn.Rev())
+	return apply.ReadTxn(ctx, txn, req, k.store.CompactRevision())
 }
 
 func (k kv) Pin(_ context.Context, rev int64) (rpc.PinnedReader, error) {

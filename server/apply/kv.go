@@ -10,32 +10,13 @@ import (
 // put applies a put that is a command of its own.
 func (m *Machine) put(batch *backend.Batch, r *pb.PutRequest) (any, error) {
 	w := m.Store.Begin(batch)
-	resp, err := m.putIn(w, r)
-	m.end(w)
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
-}
-
-// putIn writes one pair in w, having checked that its lease exists and that what it wants to keep is there.
-func (m *Machine) putIn(w *mvcc.WriteTxn, r *pb.PutRequest) (*pb.PutResponse, error) {
 	prev, err := m.checkPut(w, r)
 	if err != nil {
+		m.end(w)
 		return nil, err
 	}
-	value, leaseID := r.Value, r.Lease
-	if r.IgnoreValue {
-		value = prev.Value
-	}
-	if r.IgnoreLease {
-		leaseID = prev.Lease
-	}
-	_, rev := w.Put(r.Key, value, leaseID)
-	resp := &pb.PutResponse{Header: &pb.ResponseHeader{Revision: rev}}
-	if r.PrevKv {
-		resp.PrevKv = prev
-	}
+	resp := putIn(w, r, prev)
+	m.end(w)
 	return resp, nil
 }
 
@@ -49,17 +30,38 @@ func (m *Machine) checkPut(w ranger, r *pb.PutRequest) (*mvccpb.KeyValue, error)
 		return nil, ErrValueProvided
 	case r.IgnoreLease && r.Lease != 0:
 		return nil, ErrLeaseProvided
-	case !r.IgnoreValue && !r.IgnoreLease && !r.PrevKv:
+	}
+	prev, err := previous(w, r)
+	if err == nil && prev == nil && (r.IgnoreValue || r.IgnoreLease) {
+		err = ErrKeyNotFound
+	}
+	return prev, err
+}
+
+// previous returns the pair that a put replaces, nil if there is none or the put does not depend on it.
+func previous(w ranger, r *pb.PutRequest) (*mvccpb.KeyValue, error) {
+	if !r.IgnoreValue && !r.IgnoreLease && !r.PrevKv {
 		return nil, nil
 	}
-	prev, err := get(w, r.Key)
-	if err != nil {
-		return nil, err
+	return get(w, r.Key)
+}
+
+// putIn writes one checked pair in w. What it keeps of prev is nothing where prev is nil: a transaction may have
+// deleted, a moment ago, the key that its check found. (etcd does not survive such a transaction.)
+func putIn(w *mvcc.WriteTxn, r *pb.PutRequest, prev *mvccpb.KeyValue) *pb.PutResponse {
+	value, leaseID := r.Value, r.Lease
+	if r.IgnoreValue {
+		value = prev.GetValue()
 	}
-	if prev == nil && (r.IgnoreValue || r.IgnoreLease) {
-		return nil, ErrKeyNotFound
+	if r.IgnoreLease {
+		leaseID = prev.GetLease()
 	}
-	return prev, nil
+	_, rev := w.Put(r.Key, value, leaseID)
+	resp := &pb.PutResponse{Header: &pb.ResponseHeader{Revision: rev}}
+	if r.PrevKv {
+		resp.PrevKv = prev
+	}
+	return resp
 }
 
 // deleteRange applies a delete that is a command of its own.

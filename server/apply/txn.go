@@ -60,7 +60,7 @@ func (m *Machine) checkTxn(read ranger, r *pb.TxnRequest, p *plan) error {
 		var err error
 		switch {
 		case op.GetRequestRange() != nil:
-			err = m.checkRevision(op.GetRequestRange().Revision)
+			err = checkRevision(op.GetRequestRange().Revision, m.Store.Revision(), m.Store.CompactRevision())
 		case op.GetRequestPut() != nil:
 			_, err = m.checkPut(read, op.GetRequestPut())
 		case op.GetRequestTxn() != nil:
@@ -74,13 +74,15 @@ func (m *Machine) checkTxn(read ranger, r *pb.TxnRequest, p *plan) error {
 	return nil
 }
 
-func (m *Machine) checkRevision(rev int64) error {
+// checkRevision refuses a range inside a transaction. Unlike one on its own, it takes a negative revision for a very old
+// one, as etcd does.
+func checkRevision(rev, current, floor int64) error {
 	switch {
-	case rev <= 0:
+	case rev == 0:
 		return nil
-	case rev > m.Store.Revision():
+	case rev > current:
 		return mvcc.ErrFutureRevision
-	case rev < m.Store.CompactRevision():
+	case rev < floor:
 		return mvcc.ErrCompacted
 	}
 	return nil
@@ -120,11 +122,11 @@ func (m *Machine) runTxn(w *mvcc.WriteTxn, r *pb.TxnRequest, p *plan) (*pb.TxnRe
 			}
 			out.Response = &pb.ResponseOp_ResponseRange{ResponseRange: found}
 		case op.GetRequestPut() != nil:
-			put, err := m.putIn(w, op.GetRequestPut())
+			prev, err := previous(w, op.GetRequestPut())
 			if err != nil {
 				return nil, err
 			}
-			out.Response = &pb.ResponseOp_ResponsePut{ResponsePut: put}
+			out.Response = &pb.ResponseOp_ResponsePut{ResponsePut: putIn(w, op.GetRequestPut(), prev)}
 		case op.GetRequestDeleteRange() != nil:
 			deleted, err := m.deleteIn(w, op.GetRequestDeleteRange())
 			if err != nil {
@@ -144,14 +146,26 @@ func (m *Machine) runTxn(w *mvcc.WriteTxn, r *pb.TxnRequest, p *plan) (*pb.TxnRe
 	return resp, nil
 }
 
-// ReadTxn runs a transaction of nothing but ranges on read, which is pinned at one revision.
-func ReadTxn(ctx context.Context, read Reader, r *pb.TxnRequest, storeRev int64) (*pb.TxnResponse, error) {
+// Pinned is a read transaction of the store.
+type Pinned interface {
+	Reader
+	Rev() int64
+}
+
+// ReadTxn runs a transaction of nothing but ranges on read. floor is the store's compact revision.
+func ReadTxn(ctx context.Context, read Pinned, r *pb.TxnRequest, floor int64) (*pb.TxnResponse, error) {
 	succeeded, err := holds(reader{ctx, read}, r.Compare)
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: storeRev}, Succeeded: succeeded}
-	for _, op := range (&plan{succeeded: succeeded}).chosen(r) {
+	ops := (&plan{succeeded: succeeded}).chosen(r)
+	for _, op := range ops {
+		if err := checkRevision(op.GetRequestRange().Revision, read.Rev(), floor); err != nil {
+			return nil, err
+		}
+	}
+	resp := &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: read.Rev()}, Succeeded: succeeded}
+	for _, op := range ops {
 		found, err := Range(ctx, read, op.GetRequestRange())
 		if err != nil {
 			return nil, err
