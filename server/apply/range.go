@@ -78,7 +78,7 @@ func rangeIn(r ranger, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 }
 
 // sortsBeforeLimit tells whether the limit is to be applied to the sorted result. An order that was not asked for
-// does not count: then etcd cuts in key order first and sorts what is left.
+// does not count: then etcd sorts the first limit + 1 pairs by key, and cuts those.
 func sortsBeforeLimit(req *pb.RangeRequest) bool {
 	switch req.SortOrder {
 	case pb.RangeRequest_NONE:
