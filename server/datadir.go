@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -123,8 +124,8 @@ func (d dataDir) removeTransfers(installed uint64) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		var index uint64
-		if n, _ := fmt.Sscanf(e.Name(), "%016x.snap.db", &index); n == 1 && index <= installed {
+		digits, isTransfer := strings.CutSuffix(e.Name(), ".snap.db")
+		if index, err := strconv.ParseUint(digits, 16, 64); isTransfer && err == nil && index <= installed {
 			errs = append(errs, os.Remove(filepath.Join(d.snap, e.Name())))
 		}
 	}

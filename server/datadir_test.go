@@ -1,0 +1,42 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/upkeep-kv/upkeep/server/config"
+)
+
+// "db" is a hexadecimal number too.
+func TestOnlyOldTransfersAreRemoved(t *testing.T) {
+	cfg := config.Default()
+	cfg.DataDir = t.TempDir()
+	d := newDataDir(cfg)
+	if err := os.MkdirAll(d.snap, dirMode); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"db", "00000000000000db.snap.db", "00000000000000dc.snap.db", "0000000000000002-00000000000000db.snap", "x.snap.db",
+	} {
+		if err := os.WriteFile(filepath.Join(d.snap, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.removeTransfers(0xdb); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(d.snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := []string{"0000000000000002-00000000000000db.snap", "00000000000000dc.snap.db", "db", "x.snap.db"}
+	if !slices.Equal(left, want) {
+		t.Fatalf("left are %q, want %q", left, want)
+	}
+}
