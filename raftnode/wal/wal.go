@@ -28,6 +28,9 @@ type Options struct {
 	// OnWrite and OnSync are told about each write and sync; may be nil. They run on the caller of Sync.
 	OnWrite func(bytes int, d time.Duration)
 	OnSync  func(d time.Duration)
+	// OnCramped is told, once, when the next segment cannot be prepared, most likely for want of space: the current one
+	// goes on growing for as long as it can. May be nil; runs on the caller of Sync.
+	OnCramped func(error)
 }
 
 func (o Options) segmentBytes() int64 {
@@ -60,7 +63,9 @@ type WAL struct {
 	mustSync bool
 	// marked: a crc record was written since the last sync.
 	marked bool
-	err    error
+	// cramped: the last attempt to start a new segment failed.
+	cramped bool
+	err     error
 
 	prep *preparer
 	size atomic.Int64
@@ -142,7 +147,9 @@ func (w *WAL) write(n int) error {
 	}
 	start := time.Now()
 	if _, err := w.file.WriteAt(w.enc.buf[:n], w.off); err != nil {
-		return w.fail(fmt.Errorf("wal: write: %w", err))
+		// What the write left of itself is no torn record that a restart would have to repair, with a copy of the
+		// segment, on a disk that may be full.
+		return w.fail(errors.Join(fmt.Errorf("wal: write: %w", err), w.file.Truncate(w.off)))
 	}
 	if w.options.OnWrite != nil {
 		w.options.OnWrite(n, time.Since(start))
@@ -194,10 +201,14 @@ func (w *WAL) datasync() error {
 func (w *WAL) cut() error {
 	file, temp, err := w.prep.take()
 	if err != nil {
-		// Most likely a full disk. The current segment goes on growing for as long as it can, and the next Sync asks
-		// again.
+		// The next Sync asks again.
+		if !w.cramped && w.options.OnCramped != nil {
+			w.options.OnCramped(err)
+		}
+		w.cramped = true
 		return nil
 	}
+	w.cramped = false
 	next := segment{seq: w.segments[len(w.segments)-1].seq + 1, first: w.lastIndex + 1}
 	w.enc.buf = w.enc.buf[:0]
 	w.appendHead()
