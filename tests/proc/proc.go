@@ -21,6 +21,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // patience bounds the wait for a member to start or stop.
@@ -194,12 +196,24 @@ func (m *Member) Client() *clientv3.Client {
 
 func newClient(t testing.TB, endpoints []string) *clientv3.Client {
 	t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialTimeout: patience})
+	client, err := clientv3.New(clientConfig(endpoints))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// clientConfig tries again soon where a member is just being started: gRPC by itself would wait a second.
+func clientConfig(endpoints []string) clientv3.Config {
+	pauses := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+		MinConnectTimeout: 2 * time.Second,
+	}
+	return clientv3.Config{
+		Endpoints: endpoints, Logger: zap.NewNop(), DialTimeout: patience,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(pauses)},
+	}
 }
 
 // Replace makes the member run on another data directory and with another program from its next start on.
@@ -229,7 +243,7 @@ func (m *Member) Launch() {
 // WaitReady waits until the member answers a linearizable read.
 func (m *Member) WaitReady() {
 	m.t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.ClientURL}, Logger: zap.NewNop()})
+	client, err := clientv3.New(clientConfig([]string{m.ClientURL}))
 	if err != nil {
 		m.t.Fatal(err)
 	}
