@@ -18,6 +18,9 @@ import (
 // grpcOverheadBytes is what a gRPC message may be larger than the log request inside it.
 const grpcOverheadBytes = 512 << 10
 
+// streamWorkers of each server take calls as they come; a call that finds none idle gets a goroutine of its own.
+const streamWorkers = 64
+
 // Defaults of Options.
 const (
 	defaultMaxRequestBytes   = 1536 << 10
@@ -67,6 +70,9 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 		grpc.MaxRecvMsgSize(opts.MaxRequestBytes + grpcOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(opts.MaxConcurrentStreams),
+		// Workers keep their grown stacks from call to call, and an idle connection holds no write buffer.
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: opts.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: opts.KeepAliveInterval, Timeout: opts.KeepAliveTimeout}),
 		grpc.UnaryInterceptor(guard.unary),
