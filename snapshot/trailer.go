@@ -44,6 +44,9 @@ func Verify(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file (mode %s)", path, info.Mode())
+	}
 	if !hasTrailer(info.Size()) {
 		return ErrMissingHash
 	}
