@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,13 +36,15 @@ type Config struct {
 	// readers already see it. It must be quick.
 	OnCommit func(CommitInfo)
 
-	// freeBytes replaces vfs.FreeBytes in tests.
-	freeBytes func(dir string) (int64, error)
+	// BeforeCommit, if set, is called on the committer goroutine before every
+	// commit. Its error fails the commit as the disk's would; it may wait.
+	BeforeCommit func() error
+	// FreeBytes tells the room on the disk of a directory; vfs.FreeBytes.
+	FreeBytes func(dir string) (int64, error)
+
 	// rename and syncDir replace those of the disk in tests.
 	rename  func(from, to string) error
 	syncDir func(dir string) error
-	// beforeWrite may fail a commit in tests.
-	beforeWrite func() error
 }
 
 // CommitInfo describes one transaction. The durations are bbolt's, Duration is
@@ -76,8 +76,8 @@ func (c *Config) setDefaults() {
 		c.InitialMmapBytes = 10 << 30
 	}
 	disk := vfs.OS{}
-	if c.freeBytes == nil {
-		c.freeBytes = vfs.FreeBytes
+	if c.FreeBytes == nil {
+		c.FreeBytes = vfs.FreeBytes
 	}
 	if c.rename == nil {
 		c.rename = disk.Rename
@@ -121,20 +121,13 @@ type applied struct{ index, term uint64 }
 // cannot be a store.
 func Open(cfg Config) (*Backend, error) {
 	cfg.setDefaults()
-	leftovers, err := filepath.Glob(cfg.Path + ".tmp.*")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range leftovers {
-		if err := os.Remove(name); err != nil {
-			return nil, err
-		}
-		cfg.Logger.Info("removed the leftover of an interrupted defragmentation", zap.String("path", name))
-	}
 	b := &Backend{cfg: cfg, reaper: newReaper()}
 	db, err := openBolt(cfg.Path, &cfg)
 	if err != nil {
 		return nil, err
+	}
+	if err := removeLeftovers(&cfg); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	b.current = newHandle(db, b.reaper)
 	gen, err := b.prepare(b.current)
@@ -265,6 +258,21 @@ func (b *Backend) Failed() <-chan struct{} {
 
 // Path is where the file is.
 func (b *Backend) Path() string { return b.cfg.Path }
+
+// Abandon makes the file stay as the last commit left it, as if the process had
+// died now: what is sealed and not yet committed is dropped, and everything that
+// would commit returns ErrAbandoned. A commit under way ends first. Close is
+// still to be called.
+func (b *Backend) Abandon() {
+	_ = b.pipeline.exclusively(context.Background(), func() error { // only ErrClosed, and then all is over
+		b.pipeline.mu.Lock()
+		defer b.pipeline.mu.Unlock()
+		if b.pipeline.mu.failure == nil {
+			b.pipeline.failLocked(ErrAbandoned)
+		}
+		return nil
+	})
+}
 
 // Close ends defragmentations and other long calls with ErrClosed, commits what
 // is sealed, waits for open views (saying so in the log) and closes the file.

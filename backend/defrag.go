@@ -112,7 +112,7 @@ func (d *defrag) run() error {
 func (d *defrag) checkSpace() error {
 	sizes := d.b.Sizes()
 	d.result.SizeBefore, d.total = sizes.File, sizes.InUse
-	free, err := d.b.cfg.freeBytes(filepath.Dir(d.b.cfg.Path))
+	free, err := d.b.cfg.FreeBytes(filepath.Dir(d.b.cfg.Path))
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (d *defrag) checkSpace() error {
 
 func (d *defrag) createTarget() error {
 	path := d.b.cfg.Path
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp.*")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempInfix+"*")
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ var (
 	ErrClosed = errors.New("backend: closed")
 	// ErrReplaced is what waiters get whose batch was dropped by Replace.
 	ErrReplaced = errors.New("backend: state was replaced by a snapshot")
+	// ErrAbandoned is what Abandon leaves to those that wait for a commit.
+	ErrAbandoned = errors.New("backend: abandoned")
 	// ErrBusy is returned when a defragmentation is already running.
 	ErrBusy = errors.New("backend: defragmentation is already running")
 	// ErrNoDiskSpace is returned by Defrag when the copy would not fit.

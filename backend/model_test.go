@@ -271,7 +271,7 @@ func TestDefragFailures(t *testing.T) {
 		ctx  context.Context
 		want error
 	}{
-		{"no space", Config{freeBytes: func(string) (int64, error) { return 1 << 20, nil }}, context.Background(), ErrNoDiskSpace},
+		{"no space", Config{FreeBytes: func(string) (int64, error) { return 1 << 20, nil }}, context.Background(), ErrNoDiskSpace},
 		{"rename", Config{rename: func(string, string) error { return broken }}, context.Background(), broken},
 		{"cancelled", Config{}, ctx, broken},
 	} {

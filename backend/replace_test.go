@@ -167,7 +167,7 @@ func TestFullDisk(t *testing.T) {
 	var full chan struct{}
 	fails := make(chan error, 1)
 	cfg := Config{BatchInterval: time.Millisecond}
-	cfg.beforeWrite = func() error {
+	cfg.BeforeCommit = func() error {
 		select {
 		case err := <-fails:
 			close(full)

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/backend"
-	"github.com/upkeep-kv/upkeep/backend/vfs"
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
 	"github.com/upkeep-kv/upkeep/proto/walpb"
 	"github.com/upkeep-kv/upkeep/quota"
@@ -112,7 +111,7 @@ func (s *Server) checkBootstrap() error {
 
 // reopenLog checks that log and database belong together.
 func (s *Server) reopenLog(applied uint64) (*openLog, error) {
-	w, recovered, err := wal.Open(vfs.OS{}, s.dir.wal, s.walOptions())
+	w, recovered, err := wal.Open(s.disk.fs(), s.dir.wal, s.walOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -228,10 +227,10 @@ func (s *Server) foundCluster() (*openLog, error) {
 // createLog writes a new log that begins with the founders' admission.
 func (s *Server) createLog(founders []wal.BootstrapMember, contacts []member.Member) (*openLog, error) {
 	metadata := &walpb.Metadata{NodeID: &s.id, ClusterID: &s.clusterID}
-	if err := wal.Bootstrap(vfs.OS{}, s.dir.wal, metadata, wal.BootstrapState{Members: founders}); err != nil {
+	if err := wal.Bootstrap(s.disk.fs(), s.dir.wal, metadata, wal.BootstrapState{Members: founders}); err != nil {
 		return nil, err
 	}
-	w, recovered, err := wal.Open(vfs.OS{}, s.dir.wal, s.walOptions())
+	w, recovered, err := wal.Open(s.disk.fs(), s.dir.wal, s.walOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +245,7 @@ func (s *Server) joinCluster(ctx context.Context, opts Options) (*openLog, error
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	probe, err := transport.New(transport.Config{
-		Dial: opts.Dial, FS: vfs.OS{}, SnapDir: s.dir.snap, Version: Version, Logger: s.logger,
+		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap, Version: Version, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err

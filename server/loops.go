@@ -11,7 +11,6 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
-	"github.com/upkeep-kv/upkeep/backend/vfs"
 	"github.com/upkeep-kv/upkeep/mvcc"
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
@@ -303,7 +302,7 @@ func (s *Server) saveSnap(index, term uint64, confState *raftpb.ConfState) error
 		})
 	}
 	start := time.Now()
-	_, err := snapfile.Write(vfs.OS{}, s.dir.snap, snap)
+	_, err := snapfile.Write(s.disk.fs(), s.dir.snap, snap)
 	s.metrics.RaftSnapshotSaved(time.Since(start))
 	return err
 }
@@ -314,7 +313,7 @@ func (s *Server) purgeFiles(ctx context.Context) {
 		if s.cfg.MaxSnapshots == 0 {
 			continue
 		}
-		if _, err := snapfile.Purge(vfs.OS{}, s.dir.snap, int(s.cfg.MaxSnapshots)); err != nil {
+		if _, err := snapfile.Purge(s.disk.fs(), s.dir.snap, int(s.cfg.MaxSnapshots)); err != nil {
 			s.logger.Warn("failed to remove old snapshot files", zap.Error(err))
 		}
 	}

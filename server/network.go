@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/upkeep-kv/upkeep/backend/vfs"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
 	"github.com/upkeep-kv/upkeep/raftnode"
@@ -28,7 +27,7 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 	var err error
 	s.transport, err = transport.New(transport.Config{
 		ID: s.id, ClusterID: s.clusterID, Version: Version,
-		Dial: opts.Dial, FS: vfs.OS{}, SnapDir: s.dir.snap,
+		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap,
 		Admit: s.admitPeer, Refused: s.refusedByPeer,
 		Logger: s.logger, Observer: s.transportObserver(),
 	})

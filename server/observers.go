@@ -24,12 +24,14 @@ func (s *Server) committed(info backend.CommitInfo) {
 	if grew := info.Sizes.File > s.committedBytes.Swap(info.Sizes.File); grew {
 		s.quotaAlarm.grown(info.Sizes.File)
 	}
+	s.changed()
 }
 
 func (s *Server) nodeObserver() raftnode.Observer {
 	m := s.metrics
 	return raftnode.Observer{
-		LeaderChanged:    m.LeaderChanged,
+		LeaderChanged:    func(from, to uint64) { m.LeaderChanged(from, to); s.changed() },
+		Applied:          func(uint64) { s.changed() },
 		ProposalsPending: m.ProposalsPending,
 		ProposalFailed:   m.ProposalFailed,
 		EntryCoalesced:   m.EntryProposed,

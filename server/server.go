@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc"
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
@@ -34,6 +35,10 @@ type Options struct {
 	Listen func(network, address string) (net.Listener, error)
 	// Dial connects to a peer's address; nil dials the network.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	Disk Disk
+	// Changed, if set, is called when what the member has applied or committed, or its leader, has changed. It runs on
+	// the member's own goroutines and must not wait.
+	Changed func()
 }
 
 // Server is one running member.
@@ -43,6 +48,9 @@ type Server struct {
 	cfg    settings
 	logger *zap.Logger
 	dir    dataDir
+	disk   Disk
+	// changed is Options.Changed; never nil.
+	changed func()
 
 	id, clusterID uint64
 
@@ -72,13 +80,15 @@ type Server struct {
 	committedBytes atomic.Int64 // size of the file at the last commit
 	learner        atomic.Bool
 
+	killed atomic.Bool // by Kill: nothing more is to reach the database
+
 	// background joins every goroutine that the server itself starts.
 	background sync.WaitGroup
 	// started is closed when Start has ended, stopping when Close begins, ready when this member has published itself,
 	// done when Close has ended.
 	started, stopping, ready, done chan struct{}
-	closeOnce             sync.Once
-	err                   error // why the server stopped by itself; guarded by done
+	closeOnce                      sync.Once
+	err                            error // why the server stopped by itself; guarded by done
 }
 
 // Start opens the member that cfg describes and begins to serve. It returns once the member's own parts run; it does
@@ -92,6 +102,8 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 		cfg:      settings{cfg},
 		logger:   opts.Logger,
 		dir:      newDataDir(cfg),
+		disk:     opts.Disk,
+		changed:  opts.Changed,
 		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
 		ready:    make(chan struct{}),
@@ -99,6 +111,9 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	}
 	if s.logger == nil {
 		s.logger = zap.NewNop()
+	}
+	if s.changed == nil {
+		s.changed = func() {}
 	}
 	err := s.start(ctx, opts)
 	close(s.started)
@@ -228,6 +243,12 @@ func (s *Server) Revision() int64 { return s.store.Revision() }
 // CompactRevision returns the floor of this member's history, -1 before the first compaction.
 func (s *Server) CompactRevision() int64 { return s.store.CompactRevision() }
 
+// Applied returns the index of the last log entry that this member has applied.
+func (s *Server) Applied() uint64 { return s.node.AppliedIndex() }
+
+// Alarms lists the alarms that this member has applied.
+func (s *Server) Alarms() []*pb.AlarmMember { return upkeep{s}.Alarms() }
+
 // HashKV hashes this member's history up to rev, 0 for the newest.
 func (s *Server) HashKV(ctx context.Context, rev int64) (mvcc.HashKVResult, error) {
 	return s.store.HashKV(ctx, rev)
@@ -239,6 +260,15 @@ func (s *Server) Close() error {
 	err := s.stop()
 	<-s.done
 	return err
+}
+
+// Kill ends the member as a power cut would, as far as that is possible inside a living process: nothing is handed over
+// and the database stays as its last commit left it. What the log still writes on its way down is for Disk.FS to refuse,
+// and connections are for the network to cut. All goroutines have ended when it returns.
+func (s *Server) Kill() {
+	s.killed.Store(true)
+	_ = s.stop() // that the database lacks something is what was asked for
+	<-s.done
 }
 
 // fail stops the server because of err, from one of its own goroutines, once it has started.
@@ -267,6 +297,9 @@ func (s *Server) stopFor(cause error) error {
 }
 
 func (s *Server) closeParts() error {
+	if s.killed.Load() && s.backend != nil {
+		s.backend.Abandon()
+	}
 	if s.compactor != nil {
 		s.compactor.Close()
 	}

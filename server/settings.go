@@ -74,9 +74,11 @@ func (s *Server) backendConfig() backend.Config {
 		BatchLimit:       s.cfg.BackendBatchLimit,
 		InitialMmapBytes: initialMmapBytes(s.cfg.QuotaBackendBytes),
 		FreelistArray:    s.cfg.BackendFreelistArray,
-		NoSync:           s.cfg.UnsafeNoFsync,
+		NoSync:           s.cfg.UnsafeNoFsync || s.disk.NoSync,
 		Mlock:            s.cfg.MemoryMlock,
 		OnCommit:         s.committed,
+		BeforeCommit:     s.disk.BeforeCommit,
+		FreeBytes:        s.disk.FreeBytes,
 	}
 }
 
