@@ -47,6 +47,30 @@ func TestOpenLoopCountsFromWhenRequestsWereDue(t *testing.T) {
 	})
 }
 
+// A refused request is sent again, and has waited since it was due.
+func TestOpenLoopRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		loop := &openLoop{
+			rate: 10, clients: []*clientv3.Client{nil},
+			request: func(context.Context, *clientv3.Client, *rand.Rand) error {
+				if time.Since(started) < 500*time.Millisecond {
+					return errors.New("too many requests")
+				}
+				return nil
+			},
+		}
+		measured := newLatencies()
+		loop.measured.Store(measured)
+		ctx, cancel := context.WithTimeout(t.Context(), 950*time.Millisecond)
+		defer cancel()
+		loop.run(ctx)
+		if measured.errors != 0 || measured.longest() < 499 || measured.retried.Load() == 0 {
+			t.Errorf("%d failed, longest %v ms, %d retried", measured.errors, measured.longest(), measured.retried.Load())
+		}
+	})
+}
+
 func TestFailuresAreNotNumbers(t *testing.T) {
 	part := newLatencies()
 	part.record(time.Millisecond, nil)

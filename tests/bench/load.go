@@ -21,6 +21,9 @@ type latencies struct {
 	hist   *hdrhistogram.Histogram
 	errors int
 	last   error
+	// retried counts answers such as "too many requests", which a server gives
+	// while it is held up. The request is sent again, and its clock runs on.
+	retried atomic.Int64
 }
 
 func newLatencies() *latencies {
@@ -128,7 +131,7 @@ func summarize(parts []*latencies, lasted, cpu time.Duration) (*loopResult, erro
 func connections(callers int) int { return max(1, callers/10) }
 
 // openLoop sends requests at a fixed rate, whether or not earlier ones have
-// been answered, and times each from when it was due.
+// been answered, and times each from when it was due until it succeeded.
 type openLoop struct {
 	rate     int // per second
 	clients  []*clientv3.Client
@@ -137,6 +140,13 @@ type openLoop struct {
 	// measured is where requests that fall due now are counted.
 	measured atomic.Pointer[latencies]
 }
+
+// How long a refused request waits before it is sent again, twice as long each
+// time: as an application would, and so that it is not the retries that are measured.
+const (
+	shortestRetry = 50 * time.Millisecond
+	longestRetry  = time.Second
+)
 
 // maxInflight bounds the memory of a run whose server never answers.
 const maxInflight = 100_000
@@ -160,7 +170,13 @@ func (l *openLoop) run(ctx context.Context) {
 			defer func() { <-slots }()
 			timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 			defer cancel()
-			err := l.request(timeout, client, rand.New(rand.NewPCG(seed, 2)))
+			random := rand.New(rand.NewPCG(seed, 2))
+			err := l.request(timeout, client, random)
+			for wait := shortestRetry; err != nil && timeout.Err() == nil; wait = min(2*wait, longestRetry) {
+				into.retried.Add(1)
+				pause(timeout, wait)
+				err = l.request(timeout, client, random)
+			}
 			into.record(time.Since(at), err)
 		})
 		due = due.Add(interval)

@@ -25,6 +25,7 @@ const (
 	metricPutMax    = "put longest ms"
 	metricGetP99    = "get p99 ms"
 	metricGetMax    = "get longest ms"
+	metricRetried   = "refused and sent again"
 )
 
 func higherIsBetter(metric string) bool { return metric == metricRate }
@@ -282,6 +283,7 @@ func (b *bench) under(
 	b.record(c.server, row, metricPutMax, measured[0].longest())
 	b.record(c.server, row, metricGetP99, measured[1].quantile(99))
 	b.record(c.server, row, metricGetMax, measured[1].longest())
+	b.record(c.server, row, metricRetried, float64(measured[0].retried.Load()+measured[1].retried.Load()))
 	b.record(c.server, row, metricTook, took.Seconds())
 	return nil
 }
