@@ -9,6 +9,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 )
 
 // Metrics. The name says the unit; better says which way is good.
@@ -232,6 +233,7 @@ func (b *bench) compaction(ctx context.Context, c *cluster, keys int) error {
 func (b *bench) under(
 	ctx context.Context, c *cluster, keys int, row string, maintain func(context.Context, *clientv3.Client) error,
 ) error {
+	unix.Sync() // what was written before must not be what is measured
 	clients, closeClients, err := dialMany(c.endpoints, 20)
 	if err != nil {
 		return err
