@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
 )
 
 // lockWait is how long Open waits for the file's lock: long enough for a
@@ -27,13 +30,16 @@ func mapBytes(cfg *Config, fileBytes int64) int64 {
 // openBolt opens or creates a bbolt file with the options that all our files
 // share.
 func openBolt(path string, cfg *Config) (*bolt.DB, error) {
-	var size int64
-	switch info, err := os.Stat(path); {
-	case err == nil:
-		size = info.Size()
-	case !errors.Is(err, os.ErrNotExist):
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = createFile(path, cfg); err == nil {
+			info, err = os.Stat(path)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
+	size := info.Size()
 	if size > 0 {
 		if err := checkStructure(path); err != nil {
 			return nil, err
@@ -51,7 +57,7 @@ func openBolt(path string, cfg *Config) (*bolt.DB, error) {
 		opts.FreelistType = bolt.FreelistArrayType
 	}
 	db, err := openMapped(path, opts)
-	if err != nil && opts.InitialMmapSize > int(cfg.InitialMmapBytes) && !isOpenRefusal(err) {
+	if errors.Is(err, syscall.ENOMEM) && opts.InitialMmapSize > int(cfg.InitialMmapBytes) {
 		// An address space limit; the configured size may fit.
 		opts.InitialMmapSize = int(max(cfg.InitialMmapBytes, 2*size))
 		db, err = openMapped(path, opts)
@@ -59,9 +65,72 @@ func openBolt(path string, cfg *Config) (*bolt.DB, error) {
 	return db, describeOpenError(path, err)
 }
 
-func isOpenRefusal(err error) bool {
-	return errors.Is(err, berrors.ErrTimeout) || errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) ||
-		errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch)
+// createFile makes an empty store appear whole and durable, since bbolt dies of a
+// file that a full disk or a crash has cut short. If another process is faster,
+// its file stays.
+func createFile(path string, cfg *Config) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempInfix+"*")
+	if err != nil {
+		return fmt.Errorf("backend: create %s: %w", path, err)
+	}
+	temp := f.Name()
+	defer os.Remove(temp)
+	if err = f.Close(); err == nil {
+		err = fillEmpty(temp, cfg)
+	}
+	if err == nil {
+		err = linkNew(temp, path)
+	}
+	if err == nil {
+		err = cfg.syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("backend: create %s: %w", path, err)
+	}
+	return nil
+}
+
+func fillEmpty(path string, cfg *Config) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoSync: cfg.NoSync})
+	if err != nil {
+		return err
+	}
+	err = createBuckets(db)
+	return errors.Join(err, db.Close())
+}
+
+// linkNew gives a file its name unless something is there already. Where there
+// are no hard links a rename has to do, which cannot rule out that another
+// process is just as far.
+func linkNew(temp, path string) error {
+	err := os.Link(temp, path)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if _, statErr := os.Stat(path); statErr == nil {
+		return nil
+	}
+	return os.Rename(temp, path)
+}
+
+// tempInfix is in the names of files that have not become the store yet: new
+// ones, and the copies of defragmentations.
+const tempInfix = ".tmp."
+
+// removeLeftovers removes what an interrupted process left. The lock must be
+// held, for the files may be those of a defragmentation that runs.
+func removeLeftovers(cfg *Config) error {
+	leftovers, err := filepath.Glob(cfg.Path + tempInfix + "*")
+	if err != nil {
+		return err
+	}
+	for _, name := range leftovers {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		cfg.Logger.Info("removed the leftover of an interrupted defragmentation", zap.String("path", name))
+	}
+	return nil
 }
 
 // openMapped refuses growth beyond the map instead of letting bbolt wait for
