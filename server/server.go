@@ -118,7 +118,7 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	err := s.start(ctx, opts)
 	close(s.started)
 	if err != nil {
-		return nil, errors.Join(err, s.stop())
+		return nil, errors.Join(advise(err), s.stop())
 	}
 	return s, nil
 }
@@ -275,7 +275,7 @@ func (s *Server) Kill() {
 func (s *Server) fail(err error) {
 	go func() { //nolint:gosec // joined through done: stop waits for background, which runs the caller
 		<-s.started
-		s.stopFor(err)
+		s.stopFor(advise(err))
 	}()
 }
 

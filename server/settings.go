@@ -130,6 +130,7 @@ func (s *Server) walOptions() wal.Options {
 		KeepSegments: keep,
 		NoSync:       s.cfg.UnsafeNoFsync,
 		OnWrite:      func(bytes int, took time.Duration) { s.metrics.WALWritten(bytes); s.metrics.WALWriteTook(took) },
+		OnCramped:    s.crampedLog,
 		OnSync:       s.metrics.WALSynced,
 	}
 }
