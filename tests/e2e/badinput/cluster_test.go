@@ -15,6 +15,7 @@ import (
 // TestLogLostItsEnd: a member whose log lost what it had acknowledged, in a way that it cannot see by itself, is found
 // out when the leader speaks to it, and must not go on.
 func TestLogLostItsEnd(t *testing.T) {
+	t.Parallel()
 	// The database does not tell: it is committed only now and then.
 	c := proc.Start(t, upkeep(t), 3, "--backend-batch-interval=1h")
 	client := c.Client()
@@ -33,6 +34,7 @@ func TestLogLostItsEnd(t *testing.T) {
 // TestForeignDirectory: a member that comes with the data of another cluster, of another member, or of a member that was
 // removed, says so, and the cluster is not disturbed.
 func TestForeignDirectory(t *testing.T) {
+	t.Parallel()
 	c := proc.Start(t, upkeep(t), 3)
 	client := c.Client()
 	put(t, client, "k", "v")

@@ -174,6 +174,7 @@ func flip(t *testing.T, path string, offset int64, bit int) func() {
 // TestDamagedLog: what a crash can leave is mended and reported; what it cannot leave is refused, with file, offset and
 // remedy, and the refusal changes nothing.
 func TestDamagedLog(t *testing.T) {
+	t.Parallel()
 	original := newPatient(t)
 	t.Run("torn tail", func(t *testing.T) {
 		p := original.copy(t)
@@ -245,6 +246,7 @@ func TestDamagedLog(t *testing.T) {
 
 // TestDamagedDatabase: a damaged file is named, with what to do, and nothing ever panics.
 func TestDamagedDatabase(t *testing.T) {
+	t.Parallel()
 	original := newPatient(t)
 	const remedy = `restore a snapshot into a new directory.*remove this member`
 	t.Run("gone", func(t *testing.T) {
@@ -290,7 +292,7 @@ func TestDamagedDatabase(t *testing.T) {
 		data, err := os.ReadFile(p.db())
 		check(t, err)
 		refusals := 0
-		for range 40 {
+		for range 24 {
 			at := random.IntN(len(data))
 			for data[at] == 0 {
 				at = random.IntN(len(data))

@@ -11,6 +11,7 @@ import (
 
 // TestDataDirInUse: of Upkeep or of etcd, the message names the flag and the process, and the other one is not disturbed.
 func TestDataDirInUse(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"upkeep", "etcd"} {
 		t.Run(name, func(t *testing.T) {
 			program := upkeep(t)
@@ -29,6 +30,7 @@ func TestDataDirInUse(t *testing.T) {
 
 // TestWALDirInUse: two members with data directories of their own must not write into one log.
 func TestWALDirInUse(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "wal")
 	owner := proc.Single(t, upkeep(t), filepath.Join(t.TempDir(), "data"), peerURL(t), "--wal-dir", log)
 	put(t, owner.Client(), "k", "v")
@@ -44,6 +46,7 @@ func TestWALDirInUse(t *testing.T) {
 
 // TestDirectoryRefused: neither a file nor a directory without rights serves as a directory.
 func TestDirectoryRefused(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	for dir := base; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		check(t, os.Chmod(dir, 0o755))

@@ -58,6 +58,7 @@ func TestFlags(t *testing.T) {
 
 // TestPortInUse: the message names flag, port and the process that has it, be it for clients, peers or metrics.
 func TestPortInUse(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	defer l.Close()
