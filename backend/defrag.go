@@ -124,7 +124,7 @@ func (d *defrag) checkSpace() error {
 
 func (d *defrag) createTarget() error {
 	path := d.b.cfg.Path
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempInfix+"*")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp.*")
 	if err != nil {
 		return err
 	}
