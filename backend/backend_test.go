@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -241,6 +243,49 @@ func TestLockedByAnother(t *testing.T) {
 	if _, err := OpenFile(b.cfg.Path); !errors.Is(err, ErrLocked) {
 		t.Errorf("offline open of a file in use: %v", err)
 	}
+}
+
+// TestLeftoversBelongToTheHolder: the copy of a running defragmentation must survive a second process that tries to
+// start, and not the next start of its own.
+func TestLeftoversBelongToTheHolder(t *testing.T) {
+	b := open(t, Config{})
+	copied := b.cfg.Path + tempInfix + "1"
+	must(t, os.WriteFile(copied, nil, 0o600))
+	if _, err := Open(Config{Path: b.cfg.Path}); !errors.Is(err, ErrLocked) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(copied); err != nil {
+		t.Errorf("removed by somebody without the lock: %v", err)
+	}
+	closeAndCheck(t, b)
+	closeAndCheck(t, open(t, Config{Path: b.cfg.Path}))
+	if _, err := os.Stat(copied); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("not removed by the holder: %v", err)
+	}
+}
+
+// TestCreationsAtOnce: of processes that create the file at the same time one gets it, and all see the same one.
+func TestCreationsAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	cfg := Config{Path: path}
+	cfg.setDefaults()
+	must(t, createFile(path, &cfg))
+	b := open(t, cfg)
+	put(b, 2, "here")
+	flush(t, b)
+	must(t, createFile(path, &cfg)) // somebody who saw no file a moment ago
+	if left, _ := filepath.Glob(path + tempInfix + "*"); len(left) > 0 {
+		t.Errorf("%v was left", left)
+	}
+	if problems, err := os.ReadDir(filepath.Dir(path)); err != nil || len(problems) != 1 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	closeAndCheck(t, b)
+	b = open(t, cfg)
+	if got := dumpNow(t, b); !strings.Contains(got, "here") {
+		t.Errorf("the first one's data is gone: %q", got)
+	}
+	closeAndCheck(t, b)
 }
 
 // TestCloseInTheMiddleOfAnEntry: what is sealed is kept, the rest never was.

@@ -11,6 +11,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/backend/vfs"
 )
 
 // lockWait is how long Open waits for the file's lock: long enough for a
@@ -82,7 +84,7 @@ func createFile(path string, cfg *Config) error {
 		err = linkNew(temp, path)
 	}
 	if err == nil {
-		err = cfg.syncDir(filepath.Dir(path))
+		err = vfs.OS{}.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return fmt.Errorf("backend: create %s: %w", path, err)
