@@ -3,28 +3,16 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"github.com/upkeep-kv/upkeep/raftnode/memnet"
-	"github.com/upkeep-kv/upkeep/server"
 	"github.com/upkeep-kv/upkeep/server/config"
-)
-
-const (
-	clientPort = 2379
-	peerPort   = 2380
-	// patience bounds every wait for the cluster, in the time of the test, virtual or real.
-	patience = 30 * time.Second
 )
 
 // Cluster is a set of members on one in-memory network. Its methods are for the goroutine of the test; they fail the
@@ -34,7 +22,11 @@ type Cluster struct {
 	network *memnet.Network
 	options options
 	dir     string
+	id      string
+	// members that are part of the cluster; one that was removed is not.
 	members []*Member
+	founded int // how many members there ever were
+	events  events
 }
 
 type options struct {
@@ -42,6 +34,8 @@ type options struct {
 	configure []func(*config.Config)
 	logger    *zap.Logger
 	seed      uint64
+	patience  time.Duration
+	dataDirs  []string
 }
 
 // Option changes how a cluster is started.
@@ -57,9 +51,21 @@ func Quota(bytes int64) Option {
 
 // Retention keeps a time window of history.
 func Retention(window time.Duration) Option {
-	return Configure(func(c *config.Config) {
-		c.AutoCompaction = config.Retention{Mode: config.CompactPeriodic, Period: window}
-	})
+	return Configure(func(c *config.Config) { c.AutoCompaction = periodic(window) })
+}
+
+func periodic(window time.Duration) config.Retention {
+	return config.Retention{Mode: config.CompactPeriodic, Period: window}
+}
+
+// Heartbeat sets the heartbeat interval, and the election timeout to ten of them. Heartbeats are what costs in virtual
+// time: at 100 ms, the default, an hour has 36,000 and takes a second or two; at 1 s it takes a tenth of that. The
+// shortest lease and the patience with a lost leader grow along.
+func Heartbeat(interval time.Duration) Option {
+	return func(o *options) {
+		o.patience = max(o.patience, 60*interval)
+		Configure(func(c *config.Config) { c.HeartbeatInterval, c.ElectionTimeout = interval, 10*interval })(o)
+	}
 }
 
 // Configure changes the configuration of every member before it starts.
@@ -70,26 +76,55 @@ func Configure(change func(*config.Config)) Option {
 // Logger sends the members' logs somewhere; without it they are dropped.
 func Logger(l *zap.Logger) Option { return func(o *options) { o.logger = l } }
 
+// Seed fixes what is random in the network, the jitter of SlowLink; 1 without it.
+func Seed(seed uint64) Option { return func(o *options) { o.seed = seed } }
+
+// DataDirs starts the members on existing data directories, such as restored ones, in the order of the members and for
+// their names and peer URLs. See Founders.
+func DataDirs(dirs ...string) Option {
+	return func(o *options) { o.members, o.dataDirs = len(dirs), dirs }
+}
+
 // Start founds a cluster and returns once every member serves clients.
 func Start(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
-	o := options{members: 3, logger: zap.NewNop(), seed: 1}
+	o := options{members: 3, logger: zap.NewNop(), seed: 1, patience: 30 * time.Second}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	c := &Cluster{t: t, network: memnet.New(o.seed), options: o, dir: t.TempDir()}
-	for i := range o.members {
-		c.members = append(c.members, c.newMember(i, config.ClusterNew))
+	if o.members < 1 {
+		t.Fatalf("cluster: Members(%d): a cluster has at least one", o.members)
 	}
+	c := &Cluster{t: t, network: memnet.New(o.seed), options: o, dir: t.TempDir()}
+	c.id = fmt.Sprintf("%s %p", t.Name(), c)
+	c.events.init()
+	for i := range o.members {
+		m := c.newMember(config.ClusterNew)
+		if o.dataDirs != nil {
+			m.dir = o.dataDirs[i]
+		}
+		c.members = append(c.members, m)
+	}
+	t.Cleanup(c.finish)
 	for _, m := range c.members {
 		m.initial = c.initialCluster()
 		m.start()
 	}
-	t.Cleanup(c.finish)
 	for _, m := range c.members {
 		m.WaitReady()
 	}
 	return c
+}
+
+// Founders are the names and peer URLs of the members that Start founds a cluster of n with, so that data directories
+// can be made for them before; see DataDirs.
+func Founders(n int) []config.Member {
+	var out []config.Member
+	for i := range n {
+		m := &Member{Name: nameOf(i), Host: hostOf(i)}
+		out = append(out, config.Member{Name: m.Name, PeerURLs: []string{m.PeerURL()}})
+	}
+	return out
 }
 
 // initialCluster names every member that the cluster has by now.
@@ -101,267 +136,80 @@ func (c *Cluster) initialCluster() []config.Member {
 	return out
 }
 
-// Member returns one member, counted from 0.
-func (c *Cluster) Member(i int) *Member { return c.members[i] }
+// Member returns one member, counted from 0 in the order in which they came.
+func (c *Cluster) Member(i int) *Member {
+	c.t.Helper()
+	if i < 0 || i >= len(c.members) {
+		c.t.Fatalf("cluster: Member(%d): there are %d members, counted from 0", i, len(c.members))
+	}
+	return c.members[i]
+}
 
 // Members returns all members, stopped ones too.
 func (c *Cluster) Members() []*Member { return slices.Clone(c.members) }
 
-// Network is where members can be partitioned and slowed down, by Member.Host.
+func (c *Cluster) running() []*Member {
+	return slices.DeleteFunc(c.Members(), func(m *Member) bool { return !m.Running() })
+}
+
+// Network is what connects the members, for faults beyond the verbs of Cluster. Member.Host is a member's name on it,
+// ClientHost that of all clients.
 func (c *Cluster) Network() *memnet.Network { return c.network }
+
+// ClientHost is where clients are on the network.
+const ClientHost = "client"
 
 // Client returns a client of a running member.
 func (c *Cluster) Client() *clientv3.Client {
+	c.t.Helper()
 	for _, m := range c.members {
-		if m.Running() {
+		if m.Running() && !m.paused {
 			return m.Client()
 		}
 	}
-	c.t.Fatal("cluster: every member is stopped; Restart one before asking for a client")
+	c.t.Fatal("cluster: every member is stopped or paused; Restart or Resume one before asking for a client")
 	return nil
+}
+
+// context bounds one request of a verb.
+func (c *Cluster) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), c.options.patience)
 }
 
 // Put writes one pair and returns its revision.
 func (c *Cluster) Put(key, value string) int64 {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	resp, err := c.Client().Put(ctx, key, value)
 	if err != nil {
-		c.t.Fatalf("put %s: %v", key, err)
+		c.t.Fatalf("cluster: put %s: %v", key, err)
 	}
 	return resp.Header.Revision
 }
 
-// Leader waits until the running members agree on a leader that runs, and returns it.
-func (c *Cluster) Leader() *Member {
+// Get reads one key; ok is false if it does not exist.
+func (c *Cluster) Get(key string) (value string, ok bool) {
 	c.t.Helper()
-	var leader *Member
-	c.Wait("a leader that all running members agree on", func() bool {
-		leader = nil
-		for _, m := range c.members {
-			if !m.Running() {
-				continue
-			}
-			lead := m.Server().Leader()
-			if lead == 0 || (leader != nil && leader.Server().ID() != lead) {
-				return false
-			}
-			if leader == nil {
-				if leader = c.byID(lead); leader == nil || !leader.Running() {
-					return false
-				}
-			}
-		}
-		return leader != nil
-	})
-	return leader
-}
-
-func (c *Cluster) byID(id uint64) *Member {
-	for _, m := range c.members {
-		if m.Running() && m.Server().ID() == id {
-			return m
-		}
-	}
-	return nil
-}
-
-// Wait waits until condition holds, asking every 10 ms of the test's time.
-func (c *Cluster) Wait(what string, condition func() bool) {
-	c.t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("cluster: waited %v in vain for %s", patience, what)
-		}
-	}
-}
-
-// AddMember adds a voter or a learner and starts it. It returns once the new member serves clients.
-func (c *Cluster) AddMember(learner bool) *Member {
-	c.t.Helper()
-	m := c.newMember(len(c.members), config.ClusterExisting)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := c.context()
 	defer cancel()
-	add := c.Client().MemberAdd
-	if learner {
-		add = c.Client().MemberAddAsLearner
-	}
-	if _, err := add(ctx, []string{m.PeerURL()}); err != nil {
-		c.t.Fatalf("adding a member: %v", err)
-	}
-	c.members = append(c.members, m)
-	m.initial = c.initialCluster()
-	m.start()
-	m.WaitReady()
-	return m
-}
-
-// CheckHashes waits until the running members have applied the same and compares their histories.
-func (c *Cluster) CheckHashes() {
-	c.t.Helper()
-	c.Wait("equal revisions", func() bool {
-		revs := map[int64]bool{}
-		for _, m := range c.members {
-			if m.Running() {
-				revs[m.Server().Revision()] = true
-			}
-		}
-		return len(revs) <= 1
-	})
-	hashes := map[string][]string{}
-	for _, m := range c.members {
-		if !m.Running() {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		h, err := m.Server().HashKV(ctx, 0)
-		cancel()
-		if err != nil {
-			c.t.Errorf("HashKV of %s: %v", m.Name, err)
-			continue
-		}
-		// Floors may differ for a moment; the hash is comparable only under the same one.
-		id := fmt.Sprintf("floor %d", h.CompactRevision)
-		hashes[id] = append(hashes[id], fmt.Sprintf("%08x@%d", h.Hash, h.HashRevision))
-	}
-	for floor, all := range hashes {
-		if slices.Sort(all); len(slices.Compact(slices.Clone(all))) > 1 {
-			c.t.Errorf("members differ at %s: %v", floor, all)
-		}
-	}
-}
-
-func (c *Cluster) finish() {
-	if !c.t.Failed() {
-		c.CheckHashes()
-	}
-	for _, m := range c.members {
-		if m.Running() {
-			m.Stop()
-		}
-	}
-}
-
-// Member is one member, running or stopped.
-type Member struct {
-	Name string
-	// Host is the member's name on the network.
-	Host    string
-	cluster *Cluster
-	dir     string
-	state   config.ClusterState
-	initial []config.Member
-	server  *server.Server
-	client  *clientv3.Client
-}
-
-func (c *Cluster) newMember(i int, state config.ClusterState) *Member {
-	name := "m" + strconv.Itoa(i)
-	return &Member{
-		Name: name, Host: fmt.Sprintf("127.0.1.%d", i+1), cluster: c, state: state, dir: filepath.Join(c.dir, name),
-	}
-}
-
-// PeerURL is where other members reach this one; ClientURL is where clients do.
-func (m *Member) PeerURL() string   { return m.urlOf(peerPort).String() }
-func (m *Member) ClientURL() string { return m.urlOf(clientPort).String() }
-
-func (m *Member) urlOf(port int) *url.URL {
-	return &url.URL{Scheme: "http", Host: net.JoinHostPort(m.Host, strconv.Itoa(port))}
-}
-
-// Server is the running member, nil while it is stopped.
-func (m *Member) Server() *server.Server { return m.server }
-
-// Running tells whether the member is started.
-func (m *Member) Running() bool { return m.server != nil }
-
-// DataDir is the member's directory.
-func (m *Member) DataDir() string { return m.dir }
-
-func (m *Member) start() {
-	m.cluster.t.Helper()
-	if m.Running() {
-		m.cluster.t.Fatalf("cluster: %s runs already", m.Name)
-	}
-	cfg := config.Default()
-	cfg.Name, cfg.DataDir = m.Name, m.dir
-	cfg.ListenPeerURLs = []url.URL{*m.urlOf(peerPort)}
-	cfg.ListenClientURLs = []url.URL{*m.urlOf(clientPort)}
-	cfg.AdvertisePeerURLs, cfg.AdvertiseClientURLs = cfg.ListenPeerURLs, cfg.ListenClientURLs
-	cfg.InitialCluster, cfg.InitialClusterState = m.initial, m.state
-	for _, change := range m.cluster.options.configure {
-		change(cfg)
-	}
-	host := m.cluster.network.Host(m.Host)
-	s, err := server.Start(context.Background(), cfg, server.Options{
-		Logger: m.cluster.options.logger.Named(m.Name),
-		Listen: func(_, address string) (net.Listener, error) { return m.cluster.network.Listen(address) },
-		Dial:   host.Dial,
-	})
+	resp, err := c.Client().Get(ctx, key)
 	if err != nil {
-		m.cluster.t.Fatalf("starting %s: %v", m.Name, err)
+		c.t.Fatalf("cluster: get %s: %v", key, err)
 	}
-	m.server = s
+	if len(resp.Kvs) == 0 {
+		return "", false
+	}
+	return string(resp.Kvs[0].Value), true
 }
 
-// WaitReady waits until the member serves clients.
-func (m *Member) WaitReady() {
-	m.cluster.t.Helper()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-m.server.Ready():
-	case <-m.server.Done():
-		m.cluster.t.Fatalf("%s stopped by itself: %v", m.Name, m.server.Err())
-	case <-timer.C:
-		m.cluster.t.Fatalf("%s was not ready after %v", m.Name, patience)
+func (c *Cluster) newMember(state config.ClusterState) *Member {
+	i := c.founded
+	c.founded++
+	return &Member{
+		Name: nameOf(i), Host: hostOf(i), cluster: c, state: state, dir: filepath.Join(c.dir, nameOf(i)), disk: newDisk(),
 	}
 }
 
-// Client returns the member's own client. It lives until the member stops.
-func (m *Member) Client() *clientv3.Client {
-	m.cluster.t.Helper()
-	if !m.Running() {
-		m.cluster.t.Fatalf("cluster: %s is stopped; Restart it before asking for its client", m.Name)
-	}
-	if m.client == nil {
-		client, err := clientv3.New(clientv3.Config{
-			Endpoints:   []string{m.ClientURL()},
-			DialOptions: []grpc.DialOption{grpc.WithContextDialer(m.cluster.network.Host("client").Dial)},
-			Logger:      zap.NewNop(),
-		})
-		if err != nil {
-			m.cluster.t.Fatalf("client of %s: %v", m.Name, err)
-		}
-		m.client = client
-	}
-	return m.client
-}
-
-// Stop stops the member in good order.
-func (m *Member) Stop() {
-	m.cluster.t.Helper()
-	if !m.Running() {
-		m.cluster.t.Fatalf("cluster: %s is stopped already", m.Name)
-	}
-	if m.client != nil {
-		m.client.Close()
-		m.client = nil
-	}
-	if err := m.server.Close(); err != nil {
-		m.cluster.t.Errorf("stopping %s: %v", m.Name, err)
-	}
-	m.server = nil
-}
-
-// Restart starts a stopped member on its data, or stops and starts a running one, and waits until it serves.
-func (m *Member) Restart() {
-	m.cluster.t.Helper()
-	if m.Running() {
-		m.Stop()
-	}
-	m.start()
-	m.WaitReady()
-}
+func nameOf(i int) string { return fmt.Sprintf("m%d", i) }
+func hostOf(i int) string { return fmt.Sprintf("127.0.%d.%d", 1+i/250, 1+i%250) }

@@ -48,7 +48,7 @@ func TestSingleMemberRestarts(t *testing.T) {
 // restart of every member.
 func TestOneHourOfHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Members(3), cluster.Retention(time.Hour))
+		c := cluster.Start(t, cluster.Retention(time.Hour), cluster.Heartbeat(5*time.Second))
 		start := time.Now()
 		written := map[int64]time.Time{} // when each revision was made
 		for minute := range 5 * 60 {
