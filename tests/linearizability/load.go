@@ -39,6 +39,8 @@ type Load struct {
 	Timeout time.Duration // of one request; afterwards its outcome is unknown
 	Pause   time.Duration // at most so long between two requests of one client
 	Tasters int           // watchers of single keys and from random revisions, besides one watcher of all keys per member
+	// LeaseTTL is in seconds. Members make it longer if it is below one and a half election timeouts.
+	LeaseTTL int64
 }
 
 // Run is a load at work.
@@ -246,7 +248,15 @@ func (w *worker) work() {
 	}
 }
 
-func (w *worker) key() string { return fmt.Sprintf("k%d", w.random.IntN(w.run.load.Keys)) }
+func (w *worker) key() string {
+	if w.random.IntN(10) == 0 {
+		return leasedKey(w.random.IntN(w.run.load.Clients))
+	}
+	return fmt.Sprintf("k%d", w.random.IntN(w.run.load.Keys))
+}
+
+// leasedKey is where a client puts with its leases, most of the time: a key that is left alone long enough to end so.
+func leasedKey(client int) string { return fmt.Sprintf("lease%d", client) }
 
 // act makes one random request.
 func (w *worker) act() {
@@ -366,9 +376,6 @@ func (w *worker) swap() {
 	})
 }
 
-// leaseTTL is in seconds. The members round it up to what their election timeout allows at least.
-const leaseTTL = 2
-
 // useLease attaches keys to a lease of this client's own, keeps it alive, revokes it or leaves it to its end.
 func (w *worker) useLease() {
 	if w.lease == 0 {
@@ -378,7 +385,11 @@ func (w *worker) useLease() {
 	lease := w.lease
 	switch n := w.random.IntN(10); {
 	case n < 6:
-		if op := w.put(w.key(), lease); op.Outcome == Refused {
+		key := leasedKey(w.id)
+		if w.random.IntN(4) == 0 {
+			key = w.key()
+		}
+		if op := w.put(key, lease); op.Outcome == Refused {
 			w.lease = 0
 		}
 	case n < 8:
@@ -407,7 +418,7 @@ func (w *worker) useLease() {
 
 func (w *worker) grant() {
 	w.grants++
-	op := &Op{Kind: Grant, Lease: int64(w.id+1)<<32 | w.grants, TTL: leaseTTL}
+	op := &Op{Kind: Grant, Lease: int64(w.id+1)<<32 | w.grants, TTL: w.run.load.LeaseTTL}
 	w.do(op, true, func(ctx context.Context) error {
 		request := &pb.LeaseGrantRequest{ID: op.Lease, TTL: op.TTL} // the client's own Grant leaves the choice to the member
 		resp, err := pb.NewLeaseClient(w.client.ActiveConnection()).LeaseGrant(ctx, request)

@@ -34,7 +34,7 @@ func runProcesses(t *testing.T, seed uint64, length time.Duration) {
 	}
 	n.rec = linearizability.NewRecorder(seed)
 	run, err := linearizability.StartLoad(n.rec, seed, endpoints, linearizability.Load{
-		Clients: 9, Keys: 8, Timeout: 2 * time.Second, Pause: 15 * time.Millisecond, Tasters: 3,
+		Clients: 9, Keys: 8, Timeout: 2 * time.Second, Pause: 15 * time.Millisecond, Tasters: 3, LeaseTTL: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,8 @@ type processes struct {
 func startProcesses(t *testing.T, seed uint64) *processes {
 	n := &processes{
 		t: t, program: proc.Build(t, "upkeep"), network: newNetwork(t), random: rand.New(rand.NewPCG(seed, 77)),
-		flags: []string{"--snapshot-count=300", "--snapshot-catchup-entries=100", "--watch-progress-notify-interval=300ms"},
+		flags: []string{"--snapshot-count=300", "--snapshot-catchup-entries=100", "--watch-progress-notify-interval=300ms",
+			"--heartbeat-interval=50", "--election-timeout=500"},
 	}
 	dir := t.TempDir()
 	var initial []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 func TestVirtualCluster(t *testing.T) {
 	first, given := linearizability.Seed(t, 1)
 	end := time.Now().Add(linearizability.Seconds(5))
+	useMemory(t)
 	for seed := first; seed == first || (!given && time.Now().Before(end) && !t.Failed()); seed++ {
 		start := time.Now()
 		var h *linearizability.History
@@ -35,11 +37,23 @@ func TestVirtualCluster(t *testing.T) {
 	}
 }
 
+// useMemory puts temporary directories where no disk slows them down: nothing here is about disks.
+func useMemory(t *testing.T) {
+	const memory = "/dev/shm"
+	if info, err := os.Stat(memory); err == nil && info.IsDir() {
+		t.Setenv("TMPDIR", memory)
+	}
+}
+
+// stepsPerRun is how many faults one virtual cluster lives through. More runs find more than longer ones.
+const stepsPerRun = 6
+
 func runVirtual(t *testing.T, seed uint64) *linearizability.History {
 	c := cluster.Start(t, cluster.Members(3), cluster.Configure(func(cfg *config.Config) {
 		cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 200, 50
+		cfg.HeartbeatInterval, cfg.ElectionTimeout = 20*time.Millisecond, 200*time.Millisecond
 		cfg.UnsafeNoFsync = true // nothing here loses power; the tests of real processes sync
-		cfg.WatchProgressNotifyInterval = 300 * time.Millisecond
+		cfg.WatchProgressNotifyInterval = 100 * time.Millisecond
 	}))
 	network := c.Network()
 	var endpoints []linearizability.Endpoint
@@ -55,13 +69,13 @@ func runVirtual(t *testing.T, seed uint64) *linearizability.History {
 	}
 	rec := linearizability.NewRecorder(seed)
 	run, err := linearizability.StartLoad(rec, seed, endpoints, linearizability.Load{
-		Clients: 9, Keys: 8, Timeout: 2 * time.Second, Pause: 10 * time.Millisecond, Tasters: 3,
+		Clients: 9, Keys: 8, Timeout: 500 * time.Millisecond, Pause: 10 * time.Millisecond, Tasters: 3, LeaseTTL: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := &virtualNemesis{t: t, c: c, run: run, rec: rec, random: rand.New(rand.NewPCG(seed, 99))}
-	for range 12 {
+	for range stepsPerRun {
 		n.step()
 	}
 	network.HealAll()
@@ -95,13 +109,13 @@ func (n *virtualNemesis) members() (one, two, three *cluster.Member) {
 }
 
 func (n *virtualNemesis) step() {
-	n.wait(300 * time.Millisecond)
+	n.wait(150 * time.Millisecond)
 	heal := n.fault()
 	for range n.random.IntN(4) {
-		n.wait(500 * time.Millisecond)
+		n.wait(100 * time.Millisecond)
 		n.maintain()
 	}
-	n.wait(2500 * time.Millisecond)
+	n.wait(800 * time.Millisecond)
 	heal()
 	n.rec.Fault("healed")
 }
@@ -138,7 +152,7 @@ func (n *virtualNemesis) fault() (heal func()) {
 	case 5:
 		n.rec.Fault("%s is slow to reach", one.Name)
 		for _, other := range []*cluster.Member{two, three} {
-			network.Delay(one.Host, other.Host, 50*time.Millisecond, 150*time.Millisecond)
+			network.Delay(one.Host, other.Host, 20*time.Millisecond, 60*time.Millisecond)
 		}
 		return func() {
 			for _, other := range []*cluster.Member{two, three} {
@@ -158,7 +172,7 @@ func (n *virtualNemesis) maintain() {
 	if !member.Running() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
 	what, err := "", error(nil)
 	switch client := member.Client(); n.random.IntN(6) {
