@@ -16,10 +16,11 @@ type logStore struct {
 	initialConf  *raftpb.ConfState
 
 	mu sync.Mutex
-	// Guarded by mu. ents[i] has index base+1+i; baseTerm is the term of base. bytes is the sum of the entries' data.
+	// Guarded by mu. ents[i] has index base+1+i; baseTerm is the term of base. bytes is the sum of the entries' data,
+	// total that of all that were ever appended.
 	base, baseTerm uint64
 	ents           []*raftpb.Entry
-	bytes          uint64
+	bytes, total   uint64
 	// The state that a snapshot would have now.
 	applied, appliedTerm uint64
 	conf                 *raftpb.ConfState
@@ -131,8 +132,23 @@ func (s *logStore) append(ents []*raftpb.Entry) error {
 	}
 	for _, e := range ents {
 		s.bytes += entrySize(e)
+		s.total += entrySize(e)
 	}
 	return nil
+}
+
+// appended is how many bytes of entries were ever appended.
+func (s *logStore) appended() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.total
+}
+
+// size is how many bytes of entries are in memory.
+func (s *logStore) size() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
 }
 
 // reset drops the whole log in favor of a snapshot at index.

@@ -42,6 +42,7 @@ type loopState struct {
 	// conf is the history of configurations since recordedIndex, oldest first.
 	conf          []confAt
 	recordedIndex uint64
+	recordedBytes uint64 // logStore.appended then
 	recording     bool
 
 	installs map[uint64]*install

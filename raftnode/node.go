@@ -22,8 +22,14 @@ const (
 	// maxPendingBytes and maxPending bound the proposals that wait for a result.
 	maxPendingBytes = 256 << 20
 	maxPending      = 1 << 16
-	// keepLogBytes bounds what is kept in memory behind the applied index for slow followers.
-	keepLogBytes = 256 << 20
+	// keepLogBytes bounds what is kept in memory behind the applied index for slow followers. An entry may hold
+	// thousands of coalesced commands, so that a number of entries alone would not bound it.
+	keepLogBytes = 32 << 20
+	// keepForPeersBytes bounds what is kept beyond that for a member that is catching up.
+	keepForPeersBytes = 256 << 20
+	// snapshotBytes of log since the last snapshot record are enough for another one, however few entries they are: as
+	// much as a segment of the WAL, so that a restart reads about one.
+	snapshotBytes = 64 << 20
 
 	maxMessageBytes = 1 << 20
 	maxInflight     = 512

@@ -176,6 +176,8 @@ func (n *Node) mayPropose() bool {
 	switch {
 	case s.lead == raft.None:
 		return false
+	case s.role != raft.StateLeader && n.cfg.Transport.ActiveSince(s.lead).IsZero():
+		return false // it would be lost on the way, and only its caller's timeout would tell
 	case !n.cfg.Coalesce:
 		return true
 	case s.role == raft.StateLeader:

@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/proto/walpb"
@@ -88,8 +89,11 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 func (n *Node) compactLog() {
 	s := &n.state
 	durable := min(n.cfg.StateMachine.Durable(), n.applied.Load())
-	n.store.trim(min(durable, s.raftApplied), n.cfg.CatchUpEntries, keepLogBytes)
-	if s.recording || durable < s.recordedIndex+n.cfg.SnapshotEntries {
+	n.store.trim(n.keepForPeers(min(durable, s.raftApplied)), n.cfg.CatchUpEntries, keepLogBytes)
+	appended := n.store.appended()
+	due := durable >= s.recordedIndex+n.cfg.SnapshotEntries ||
+		(durable > s.recordedIndex && appended-s.recordedBytes >= snapshotBytes)
+	if s.recording || !due {
 		return
 	}
 	term, err := n.store.Term(durable)
@@ -103,7 +107,22 @@ func (n *Node) compactLog() {
 	}
 	s.conf = s.conf[at:]
 	s.recording = true
+	s.recordedBytes = appended
 	n.recordSnapshot(durable, term, s.conf[0].conf)
+}
+
+// keepForPeers lowers limit to what the slowest member that can be heard still needs, so that one that has just been
+// sent the state finds the log that goes on from there. One that falls too far behind is not waited for.
+func (n *Node) keepForPeers(limit uint64) uint64 {
+	if n.state.role != raft.StateLeader || n.store.size() > keepForPeersBytes {
+		return limit
+	}
+	n.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id != n.cfg.ID && pr.RecentActive {
+			limit = min(limit, max(pr.Match, pr.PendingSnapshot))
+		}
+	})
+	return limit
 }
 
 func (n *Node) recordSnapshot(index, term uint64, conf *raftpb.ConfState) {

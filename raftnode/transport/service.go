@@ -68,17 +68,24 @@ func (s *service) checkHello(hello *peerpb.Hello) error {
 		reason = errClusterMismatch
 	case hello.To != config.ID:
 		reason = errMemberMismatch
-	case config.Admit != nil:
-		if err := config.Admit(hello.From); err != nil {
-			return status.Error(codes.FailedPrecondition, err.Error())
-		}
+	default:
+		return s.admit(hello.From)
 	}
-	if reason != nil {
-		s.transport.log.Warn("refused a peer's stream", zap.Error(reason),
-			hexField("remote-cluster-id", hello.ClusterId), hexField("local-cluster-id", config.ClusterID),
-			hexField("remote-peer-id", hello.From), hexField("meant-for", hello.To))
-	}
+	s.transport.log.Warn("refused a peer's stream", zap.Error(reason),
+		hexField("remote-cluster-id", hello.ClusterId), hexField("local-cluster-id", config.ClusterID),
+		hexField("remote-peer-id", hello.From), hexField("meant-for", hello.To))
 	return reason
+}
+
+// admit refuses members that the owner of the transport does not want.
+func (s *service) admit(from uint64) error {
+	if s.transport.config.Admit == nil {
+		return nil
+	}
+	if err := s.transport.config.Admit(from); err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return nil
 }
 
 // Raft delivers one lane of a peer.
@@ -114,7 +121,12 @@ func (s *service) Raft(stream grpc.ClientStreamingServer[peerpb.RaftBatch, peerp
 	}
 }
 
+// deliver hands a batch to the node. A member may be removed while its stream is open, and the message that would have
+// told it so may be lost: it learns of it here, when it next has something to say.
 func (s *service) deliver(ctx context.Context, handler raftnode.Handler, from uint64, batch *inBatch) error {
+	if err := s.admit(from); err != nil {
+		return err
+	}
 	if err := batch.unpack(); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}

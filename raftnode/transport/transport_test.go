@@ -195,6 +195,46 @@ func TestHelloIsChecked(t *testing.T) {
 	})
 }
 
+// A member that is removed while its streams are open, and is told nothing, is refused as soon as it speaks.
+func TestRemovedWhileConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := memnet.New(1)
+		var removed atomic.Bool
+		refusals := make(chan error, 10)
+		a := start(t, network, 1, func(c *Config) { c.Refused = func(_ uint64, err error) { refusals <- err } })
+		b := start(t, network, 2, func(c *Config) {
+			c.Admit = func(uint64) error {
+				if removed.Load() {
+					return errors.New("removed")
+				}
+				return nil
+			}
+		})
+		connect(a, b)
+		a.Send([]*raftpb.Message{message(raftpb.MsgHeartbeatResp, 1, 2, 1, "")})
+		time.Sleep(time.Second)
+		if got := b.node.take(); len(got) != 1 || len(refusals) != 0 {
+			t.Fatalf("delivered %v, %d refusals", got, len(refusals))
+		}
+		removed.Store(true)
+		a.Send([]*raftpb.Message{message(raftpb.MsgPreVote, 1, 2, 2, "")})
+		time.Sleep(time.Second)
+		if got := b.node.take(); len(got) != 0 {
+			t.Errorf("delivered %v", got)
+		}
+		select {
+		case err := <-refusals:
+			if !strings.Contains(err.Error(), "removed") {
+				t.Error(err)
+			}
+		default:
+			t.Error("the removed member was not told")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
 func TestPeersComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := memnet.New(1)
