@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,9 +14,19 @@ import (
 	"github.com/upkeep-kv/upkeep/tests/cluster"
 )
 
-// inTest stands for the *testing.T that a test gets from go test.
+// inTest stands for the *testing.T that a test gets from go test, and for synctest.Test around the test.
 func inTest(name string, fn func(t *testing.T)) {
-	testing.RunTests(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: name, F: func(t *testing.T) {
+	output := os.Stdout
+	quiet, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	defer func() { os.Stdout = output; quiet.Close() }()
+	os.Stdout = quiet // package testing says what it runs
+	all := func(_, _ string) (bool, error) { return true, nil }
+	testing.RunTests(all, []testing.InternalTest{{Name: name, F: func(t *testing.T) {
+		os.Stdout = output
+		defer func() { os.Stdout = quiet }()
 		synctest.Test(t, fn)
 	}}})
 }

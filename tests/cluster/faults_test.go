@@ -213,35 +213,3 @@ func TestInRealTime(t *testing.T) {
 	leader.Restart()
 	c.WaitApplied()
 }
-
-// Start is measured until every member serves clients, first in virtual time, then in real time.
-func BenchmarkStart(b *testing.B) {
-	start := func(b *testing.B, t *testing.T, opts ...cluster.Option) {
-		begin := time.Now()
-		cluster.Start(t, opts...)
-		b.ReportMetric(float64(time.Since(begin).Milliseconds()), "ms-of-test-time")
-	}
-	b.Run("bubble", func(b *testing.B) {
-		for b.Loop() {
-			runAsTest(b, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { start(b, t) }) })
-		}
-	})
-	b.Run("real", func(b *testing.B) {
-		for b.Loop() {
-			runAsTest(b, func(t *testing.T) { start(b, t) })
-		}
-	})
-	b.Run("real-10ms-heartbeat", func(b *testing.B) {
-		for b.Loop() {
-			runAsTest(b, func(t *testing.T) { start(b, t, cluster.Heartbeat(10*time.Millisecond)) })
-		}
-	})
-}
-
-func runAsTest(b *testing.B, fn func(*testing.T)) {
-	all := func(_, _ string) (bool, error) { return true, nil }
-	if !testing.RunTests(all, []testing.InternalTest{{Name: b.Name(), F: fn}}) {
-		b.Fatal("failed")
-	}
-}
-
