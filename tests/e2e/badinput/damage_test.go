@@ -324,3 +324,79 @@ func TestDamagedDatabase(t *testing.T) {
 		}
 	})
 }
+
+// TestDamageWhileRunning: a read that meets damage fails; a write that would have to read it stops the member, for the
+// others of a cluster could apply it.
+func TestDamageWhileRunning(t *testing.T) {
+	t.Parallel()
+	p := patient{dir: filepath.Join(t.TempDir(), "data"), peerURL: peerURL(t)}
+	m := proc.Single(t, upkeep(t), p.dir, p.peerURL)
+	client := m.Client()
+	put(t, client, "rotten-key", "v")
+	put(t, client, "sound-key", "v")
+	key := []byte("rotten-key")
+	eventually(t, "the key to be in the file", func() bool {
+		data, err := os.ReadFile(p.db())
+		return err == nil && bytes.Contains(data, key)
+	})
+	data, err := os.ReadFile(p.db())
+	check(t, err)
+	for at := bytes.Index(data, key); at >= 0; {
+		overwrite(t, p.db(), int64(at-2), []byte{0xff}) // where the field's tag is
+		next := bytes.Index(data[at+1:], key)
+		if next < 0 {
+			break
+		}
+		at += 1 + next
+	}
+	if _, err := client.Get(t.Context(), "rotten-key"); err == nil || !strings.Contains(err.Error(), "corrupt store") {
+		t.Errorf("get of a damaged value: %v", err)
+	}
+	if got := get(t, client, "sound-key"); got != "v" {
+		t.Errorf("sound-key is %q", got)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := client.Txn(t.Context()).Then(clientv3.OpPut("sound-key", "w"), clientv3.OpDelete("rotten-key", clientv3.WithPrevKV())).Commit()
+		done <- err
+	}()
+	ended{m.WaitExit(), m.Output()}.says(t, 1, `the server stops.*member/snap/db is damaged: .*corrupt store.*rotten-key`, `restore a snapshot`)
+	if err := <-done; err == nil {
+		t.Error("the transaction was acknowledged")
+	}
+	p.refused(t, `member/snap/db cannot be used: .*corrupt store`, `restore a snapshot`)
+}
+
+// TestSnapshotRecords: with the beginning of the log released, the database cannot be made again; raft's own snapshot
+// files, on the other hand, are needed by nobody.
+func TestSnapshotRecords(t *testing.T) {
+	t.Parallel()
+	p := patient{dir: filepath.Join(t.TempDir(), "data"), peerURL: peerURL(t), keys: 60}
+	m := proc.Single(t, upkeep(t), p.dir, p.peerURL, "--snapshot-count=10")
+	for i := range p.keys {
+		put(t, m.Client(), fmt.Sprintf("key-%03d", i), strings.Repeat("v", 100+i))
+	}
+	snaps := filepath.Join(p.dir, "member", "snap", "*.snap")
+	eventually(t, "a raft snapshot", func() bool {
+		found, _ := filepath.Glob(snaps)
+		return len(found) > 0 && strings.Contains(m.Output(), "saved snapshot")
+	})
+	m.Kill()
+	found, err := filepath.Glob(snaps)
+	check(t, err)
+	for i, path := range found {
+		if i%2 == 0 {
+			check(t, os.Truncate(path, 10))
+		} else {
+			flip(t, path, 20, 1)
+		}
+	}
+	p.whole(t)
+	check(t, os.Rename(p.db(), p.db()+".away"))
+	for range 2 {
+		p.refused(t, `the log starts behind index \d+, the database .*member/snap/db is applied up to 0 only`,
+			`restore a snapshot or remove and re-add the member`)
+	}
+	check(t, os.Rename(p.db()+".away", p.db()))
+	p.whole(t)
+}
