@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -92,8 +93,28 @@ func networkListener(cfg settings) listenFunc {
 		return errors.Join(append(errs, err)...)
 	}}
 	return func(network, address string) (net.Listener, error) {
-		return options.Listen(context.Background(), network, address)
+		l, err := options.Listen(context.Background(), network, address)
+		if network == "unix" && errors.Is(err, syscall.EADDRINUSE) && deserted(address) {
+			if err := os.Remove(address); err != nil {
+				return nil, err
+			}
+			return options.Listen(context.Background(), network, address)
+		}
+		return l, err
 	}
+}
+
+// deserted tells whether a Unix socket is what a process that was killed has left: nobody accepts. A file that is no
+// socket is not ours to remove.
+func deserted(path string) bool {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (l *listeners) close() {

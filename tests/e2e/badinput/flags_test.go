@@ -68,6 +68,23 @@ func TestPortInUse(t *testing.T) {
 		m := proc.Prepare(t, upkeep(t), "m0", filepath.Join(t.TempDir(), "data"), peerURL(t), "--"+flag, taken)
 		fails(t, m, fmt.Sprintf(`--%s http://127.0.0.1:%d: port %d is in use by process %d \(.*badinput`, flag, port, port, os.Getpid()))
 	}
+	t.Run("unix socket", func(t *testing.T) {
+		socket := filepath.Join(t.TempDir(), "s")
+		flags := []string{"--listen-client-urls", "unix://" + socket, "--advertise-client-urls", "unix://" + socket}
+		first := proc.Prepare(t, upkeep(t), "m0", filepath.Join(t.TempDir(), "data"), peerURL(t), flags...)
+		first.Launch()
+		waitOutput(t, first, "ready to serve client requests")
+		fails(t, proc.Prepare(t, upkeep(t), "m0", filepath.Join(t.TempDir(), "data"), peerURL(t), flags...),
+			`--listen-client-urls unix://.*address already in use`)
+		first.Kill() // leaves its socket behind
+		again := proc.Prepare(t, upkeep(t), "m0", first.DataDir, first.PeerURL, flags...)
+		again.Launch()
+		waitOutput(t, again, "ready to serve client requests")
+		again.Kill()
+		check(t, os.Remove(socket))
+		check(t, os.WriteFile(socket, []byte("precious"), 0o600))
+		fails(t, proc.Prepare(t, upkeep(t), "m0", first.DataDir, first.PeerURL, flags...), `--listen-client-urls unix://.*address already in use`)
+	})
 	t.Run("twice the same", func(t *testing.T) {
 		m := proc.Prepare(t, upkeep(t), "m0", filepath.Join(t.TempDir(), "data"), peerURL(t))
 		m = proc.Prepare(t, upkeep(t), "m0", filepath.Join(t.TempDir(), "data"), peerURL(t), "--listen-metrics-urls", m.PeerURL,
