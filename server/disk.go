@@ -15,6 +15,13 @@ type Disk struct {
 	NoSync bool
 }
 
+func (d Disk) freeBytes(dir string) (int64, error) {
+	if d.FreeBytes == nil {
+		return vfs.FreeBytes(dir)
+	}
+	return d.FreeBytes(dir)
+}
+
 func (d Disk) fs() vfs.FS {
 	if d.FS == nil {
 		return vfs.OS{}

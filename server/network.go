@@ -28,7 +28,7 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 	var err error
 	s.transport, err = transport.New(transport.Config{
 		ID: s.id, ClusterID: s.clusterID, Version: Version,
-		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap,
+		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap, FreeBytes: s.disk.freeBytes,
 		Admit: s.admitPeer, Refused: s.refusedByPeer,
 		Logger: s.logger, Observer: s.transportObserver(),
 	})

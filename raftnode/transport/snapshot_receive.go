@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -42,8 +43,9 @@ var (
 // receiver keeps the one state transfer that may be under way. A transfer outlives the streams that carry it: each
 // stream that begins takes a new epoch, and from then on chunks of older streams are refused.
 type receiver struct {
-	fs  vfs.FS
-	dir string
+	fs        vfs.FS
+	dir       string
+	freeBytes func(dir string) (int64, error) // may be nil
 
 	mu struct {
 		sync.Mutex
@@ -123,6 +125,9 @@ func (r *receiver) begin(header *peerpb.SnapshotHeader, index, offset uint64) (e
 		return 0, nil, errOffset
 	} else {
 		r.discardLocked()
+		if err := r.checkRoom(header.SizeBytes); err != nil {
+			return 0, nil, localError(err)
+		}
 		path := filepath.Join(r.dir, fmt.Sprintf("%016x", index)+partSuffix)
 		file, err := r.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
@@ -135,6 +140,18 @@ func (r *receiver) begin(header *peerpb.SnapshotHeader, index, offset uint64) (e
 	}
 	r.mu.epoch++
 	return r.mu.epoch, nil, nil
+}
+
+// checkRoom spares the disk of this member, and the network, a transfer that cannot end well.
+func (r *receiver) checkRoom(size uint64) error {
+	if r.freeBytes == nil {
+		return nil
+	}
+	free, err := r.freeBytes(r.dir)
+	if err == nil && free >= 0 && uint64(free) < size {
+		err = fmt.Errorf("the database has %d bytes, and %s has room for %d: %w", size, r.dir, free, syscall.ENOSPC)
+	}
+	return err
 }
 
 // discardLocked forgets the transfer under way and its file.

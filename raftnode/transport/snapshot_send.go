@@ -29,6 +29,8 @@ const (
 	// the last chunk to the receiver's word that the database is installed.
 	stallTimeout   = 30 * time.Second
 	installTimeout = 10 * time.Minute
+	// fullDiskPause is how long a receiver that has no room is left alone.
+	fullDiskPause = 3 * time.Second
 )
 
 // SendSnapshot implements raftnode.Transport.
@@ -41,10 +43,17 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, s raftnode.Snapshot) {
 	}
 	p := t.mu.peers[m.GetTo()]
 	t.tasks.Go(func() {
-		defer s.Close()
 		err := fmt.Errorf("%w: %x", ErrUnknownPeer, m.GetTo())
 		if p != nil {
 			err = p.sendSnapshot(m, s)
+		}
+		s.Close()
+		if status.Code(err) == codes.ResourceExhausted {
+			// Raft would ask again at the next heartbeat.
+			select {
+			case <-time.After(fullDiskPause):
+			case <-p.ctx.Done():
+			}
 		}
 		if target := t.target.Load(); target != nil {
 			target.handler.ReportSnapshot(m.GetTo(), err == nil)

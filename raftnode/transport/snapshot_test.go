@@ -266,6 +266,37 @@ func TestSnapshotThatFails(t *testing.T) {
 }
 
 // A new leader's transfer takes over from that of the old one, which ends instead of fighting back.
+// TestSnapshotWithoutRoom: a receiver that has no room refuses before it writes anything, and is then left alone for a
+// while.
+func TestSnapshotWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := memnet.New(1)
+		a := start(t, network, 1, nil)
+		b := start(t, network, 2, func(c *Config) {
+			c.FreeBytes = func(string) (int64, error) { return 1 << 20, nil }
+		})
+		connect(a, b)
+		img := randomImage(2 << 20)
+		begin := time.Now()
+		a.SendSnapshot(snapshotOf(1, 2, 5, img))
+		if outcome(t, a, time.Minute) {
+			t.Error("reported as received")
+		}
+		if took := time.Since(begin); took < fullDiskPause || took > 2*fullDiskPause {
+			t.Errorf("reported after %v", took)
+		}
+		if left := b.files(t, ""); len(left) > 0 {
+			t.Errorf("written: %v", left)
+		}
+		a.SendSnapshot(snapshotOf(1, 2, 5, randomImage(1<<20)))
+		if !outcome(t, a, time.Minute) {
+			t.Error("what fits was not received")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
 func TestNewTransferSupersedesOlder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := memnet.New(1)

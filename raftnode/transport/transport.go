@@ -39,6 +39,9 @@ type Config struct {
 	// FS and SnapDir are where received databases are stored.
 	FS      vfs.FS
 	SnapDir string
+	// FreeBytes tells how much room a directory has, so that a database that does not fit is refused at once; nil
+	// means that this is not known.
+	FreeBytes func(dir string) (int64, error)
 	// SnapshotBytesPerSecond paces the sending of databases, so that it does not crowd out the log; 0 means 64 MiB
 	// and a negative number no limit.
 	SnapshotBytesPerSecond int64
@@ -123,6 +126,7 @@ func New(config Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.freeBytes = config.FreeBytes
 	t := &Transport{config: config, log: config.Logger, receiver: r}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.mu.peers = make(map[uint64]*peer)
