@@ -151,8 +151,3 @@ func (d dataDir) hasWAL() (bool, error) {
 	}
 	return false, nil
 }
-
-func (d dataDir) hasDatabase() bool {
-	_, err := os.Stat(d.db)
-	return err == nil
-}

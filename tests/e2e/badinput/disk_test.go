@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -343,15 +342,4 @@ func hashOf(t *testing.T, m *proc.Member) uint32 {
 	resp, err := m.Client().HashKV(t.Context(), m.ClientURL, 0)
 	check(t, err)
 	return resp.Hash
-}
-
-// health is what /health answers.
-func health(t *testing.T, m *proc.Member) string {
-	t.Helper()
-	resp, err := http.Get(m.ClientURL + "/health")
-	check(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	check(t, err)
-	return string(body)
 }
