@@ -12,7 +12,7 @@ REVISION  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS   := -X github.com/upkeep-kv/upkeep/server.Revision=$(REVISION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build local test test-long bench proto lint cover peer clean
+.PHONY: help build local test test-long prove bench proto lint cover peer clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: build peer ## all tests that a change must pass, with the race detector
 
 test-long: build peer ## the random tests for SECONDS=600 in all
 	UPKEEP_TEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout $$(( $(SECONDS) + 600 ))s $(TESTFLAGS) ./...
+
+prove: ## break the code on purpose, and show which test notices what
+	$(GO) run ./tests/prove
 
 bench: build peer ## compare with etcd, side by side on this machine (BENCHARGS="--help" lists the rows)
 	$(GO) build -o $(BIN)/upkeep-bench ./tests/bench

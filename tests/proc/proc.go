@@ -231,6 +231,9 @@ func (m *Member) Launch() {
 		m.output = &tail{}
 	}
 	cmd.Stdout, cmd.Stderr = m.output, m.output
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "UPKEEP_") || strings.HasPrefix(v, "ETCD_") // meant for the test
+	})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
