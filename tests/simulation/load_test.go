@@ -143,13 +143,18 @@ func (l *load) leased(client *clientv3.Client, w int, value string) {
 	_, _ = client.Put(ctx, fmt.Sprintf("leased/%d", w), value, clientv3.WithLease(lease.ID))
 }
 
-func (l *load) lastAcknowledged(key string) write {
+// newest is the write with the highest revision that was acknowledged.
+func (l *load) newest() (newest write) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if all := l.mu.acknowledged[key]; len(all) > 0 {
-		return all[len(all)-1]
+	for _, all := range l.mu.acknowledged {
+		for _, w := range all[max(0, len(all)-2):] {
+			if w.revision > newest.revision {
+				newest = w
+			}
+		}
 	}
-	return write{}
+	return newest
 }
 
 func (l *load) all() []write {
