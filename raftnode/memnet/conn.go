@@ -133,7 +133,13 @@ func (c *conn) Write(p []byte) (int, error) {
 			return written, c.fail("write", net.ErrClosed)
 		case h.reset:
 			return written, c.fail("write", syscall.ECONNRESET)
+		case h.abandoned && c.in.finishedAt.After(time.Now()):
+			return len(p), nil // the answer to it, a reset, cannot have come back yet
 		case h.abandoned && !c.network.cutLocked(h.link.to, h.link.from):
+			// A reset ends reading too, and at once. Were what is still under way waited for, a caller that tries again
+			// and again without waiting, as gRPC's client does, would keep virtual time from ever bringing it.
+			c.in.reset, c.in.queue = true, nil
+			c.in.changed.Broadcast()
 			return written, c.fail("write", syscall.EPIPE)
 		case h.writeDeadline.passed():
 			return written, c.fail("write", os.ErrDeadlineExceeded)

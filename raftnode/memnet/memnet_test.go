@@ -253,3 +253,33 @@ func TestHTTP(t *testing.T) {
 		}
 	})
 }
+
+// A write that finds the other end gone ends reading in the same moment, whatever is still under way: whoever writes
+// again and again until the reader has noticed would otherwise keep virtual time from moving on.
+func TestWriteToAClosedEndResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		client, server := connected(t, n)
+		n.Delay("a", "b", time.Minute, 0)
+		if _, err := server.Write([]byte("late")); err != nil {
+			t.Fatal(err)
+		}
+		n.Delay("a", "b", time.Second, 0)
+		server.Close()
+		if _, err := client.Write([]byte("x")); err != nil {
+			t.Errorf("before the other end can have answered: %v", err)
+		}
+		time.Sleep(time.Second)
+		start := time.Now()
+		if _, err := client.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("after that: %v", err)
+		}
+		if _, err := client.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNRESET) || time.Since(start) != 0 {
+			t.Errorf("reading: %v after %v", err, time.Since(start))
+		}
+		client.Close()
+		if len(n.conns) != 0 {
+			t.Error("closed connection is still known to the network")
+		}
+	})
+}

@@ -142,7 +142,8 @@ func (r *Run) Compact(endpoint int, rev int64) {
 }
 
 // finish sets the outcome. An error of a write leaves it unknown, unless it is one that is found when the write is
-// applied.
+// applied. Even that says nothing of revoking and compacting, which etcd's client repeats by itself when a connection
+// breaks: the first attempt may have made the second one fail.
 func (o *Op) finish(err error, write bool) {
 	o.Outcome = Done
 	if err == nil {
@@ -150,8 +151,8 @@ func (o *Op) finish(err error, write bool) {
 	}
 	o.Err, o.Outcome = err.Error(), Refused
 	o.Compacted = errors.Is(err, rpctypes.ErrCompacted)
-	definite := o.Compacted || errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, rpctypes.ErrNoSpace)
-	if write && !definite {
+	definite := errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, rpctypes.ErrNoSpace)
+	if write && (!definite || o.Kind == Revoke) {
 		o.Outcome = Unknown
 	}
 }

@@ -94,14 +94,15 @@ func (s *session) askProgress(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
+		// The first at once: a watch that still catches up must not be given a bookmark.
+		request := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
+		if s.stream.Send(request) != nil {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			request := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
-			if s.stream.Send(request) != nil {
-				return
-			}
 		}
 	}
 }
