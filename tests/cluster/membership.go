@@ -26,11 +26,43 @@ func (c *Cluster) AddMember(learner bool) *Member {
 		_, err := add(ctx, []string{m.PeerURL()})
 		return err
 	})
-	c.members = append(c.members, m)
-	m.initial = c.initialCluster()
+	c.join(m)
 	m.start()
 	m.WaitReady()
 	return m
+}
+
+func (c *Cluster) join(m *Member) {
+	c.members = append(c.members, m)
+	m.initial = c.initialCluster()
+}
+
+// Prepare makes a member that the test itself adds, by a client and its PeerURL, before it starts it with Restart.
+// AddMember does all of this.
+func (c *Cluster) Prepare() *Member {
+	m := c.newMember(config.ClusterExisting)
+	c.join(m)
+	return m
+}
+
+// Forget ends the part of a member that the test itself has removed: it waits until it has stopped itself.
+// RemoveMember does all of this.
+func (c *Cluster) Forget(m *Member) {
+	c.t.Helper()
+	c.members = slices.DeleteFunc(c.members, func(other *Member) bool { return other == m })
+	s := m.Server()
+	if s == nil {
+		return
+	}
+	c.Wait(m.Name+" to stop, since it was removed", func() bool {
+		select {
+		case <-s.Done():
+			return true
+		default:
+			return false
+		}
+	})
+	m.detach()
 }
 
 // Promote makes a learner a voter, once it has caught up.
@@ -74,19 +106,7 @@ func (c *Cluster) RemoveMember(m *Member) {
 		_, err := client.MemberRemove(ctx, id)
 		return err
 	})
-	s := m.Server()
-	if s == nil {
-		return
-	}
-	c.Wait(m.Name+" to stop, since it was removed", func() bool {
-		select {
-		case <-s.Done():
-			return true
-		default:
-			return false
-		}
-	})
-	m.detach()
+	c.Forget(m)
 }
 
 // change tries again while the cluster only says that it is not ready for a change.
