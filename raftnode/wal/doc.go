@@ -25,7 +25,9 @@
 // it, so a record that is lost or exchanged breaks every later one. A crc record
 // restates the running value. It opens a segment, where it ties the segment to
 // the one before, and it opens whatever is written first after a sync. The second
-// use is ours (etcd reads over it) and is what recovery is decided by:
+// use, a mark, is ours (etcd reads over it) and is what recovery is decided by. A mark
+// also holds a random number of the log's and its own offset, since a client may
+// store anything, a piece of a log too:
 //
 // Power fails while "crc | entry 2 | state" is on its way, and of its sectors the
 // first is lost and the second is not. Open finds zeroes where a record should

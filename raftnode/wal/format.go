@@ -15,7 +15,10 @@ import (
 //
 //	length  8 bytes, little endian. The low 56 bits are n, the size of the record. If the record is padded, the top byte
 //	        is 0x80 | p. A length of zero ends the log.
-//	record  protobuf: type (1) varint, crc (2) varint, data (3) bytes; a crc record has no data.
+//	record  protobuf: type (1) varint, crc (2) varint, data (3) bytes. A crc record has no data if it opens a segment.
+//	        Before a write that follows a sync it has 16 bytes (ours; etcd reads over them): a nonce that the log keeps
+//	        for life and the offset of the frame, both little endian. A value of a client's that holds a piece of a log
+//	        is told from the log itself by them. The checksum does not run over them.
 //	p       0 to 7, so that frames start at multiples of 8 and no length straddles a disk sector.
 
 // RecordType says what a record's data is.
@@ -35,6 +38,7 @@ const (
 	sectorBytes = 512
 	pageBytes   = 4096
 	sizeMask    = 1<<56 - 1
+	markBytes   = 16
 )
 
 // castagnoli is a constant table: read only.
@@ -51,6 +55,14 @@ type encoder struct {
 // crcRecord restates the running checksum.
 func (e *encoder) crcRecord() {
 	e.begin(TypeCRC, -1)
+}
+
+// mark restates the running checksum at an offset of the segment, in front of what follows a sync.
+func (e *encoder) mark(nonce uint64, offset int64) {
+	pad := e.begin(TypeCRC, markBytes)
+	e.buf = binary.LittleEndian.AppendUint64(e.buf, nonce)
+	e.buf = binary.LittleEndian.AppendUint64(e.buf, uint64(offset))
+	e.buf = append(e.buf, zeroes[:pad]...)
 }
 
 // record appends a record whose data comes in two parts, to spare the caller joining them.
@@ -151,6 +163,8 @@ type decoder struct {
 	seg []byte
 	off int64
 	crc uint32
+	// nonce of the marks read so far; 0 if there were none.
+	nonce uint64
 	// chained is set once a first checksum was taken over; until then any starts the chain.
 	chained bool
 }
@@ -220,6 +234,14 @@ func (f *frame) parse(b []byte) error {
 	return nil
 }
 
+// mark returns the nonce if the frame is a mark that belongs at this offset.
+func (f *frame) mark(offset int64) (nonce uint64, ok bool) {
+	if f.typ != TypeCRC || len(f.data) != markBytes {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(f.data), binary.LittleEndian.Uint64(f.data[8:]) == uint64(offset)
+}
+
 // next returns the frame at the decoder's position and moves behind it. errEnd ends the log; any other error leaves
 // the position at the bad frame, whose extent is filled in as far as it is known.
 func (d *decoder) next() (frame, error) {
@@ -232,6 +254,9 @@ func (d *decoder) next() (frame, error) {
 			return f, errChecksum
 		}
 		d.crc, d.chained = f.crc, true
+		if nonce, ok := f.mark(d.off); ok && d.nonce == 0 {
+			d.nonce = nonce
+		}
 	} else {
 		crc := crc32.Update(d.crc, castagnoli, f.data)
 		if crc != f.crc {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -51,6 +52,9 @@ func Open(fsys vfs.FS, dir string, options ...Options) (*WAL, *Recovered, error)
 	}
 	w.metadata, w.segments = c.encoded, segs
 	w.off, w.enc.crc = d.off, d.crc
+	for w.nonce = d.nonce; w.nonce == 0; {
+		w.nonce = rand.Uint64() // unlike a checksum, a client cannot know it
+	}
 	w.state = rec.HardState
 	w.lastIndex = rec.Snapshot.GetIndex() + uint64(len(rec.Entries))
 	if err := w.openTail(path); err != nil {

@@ -110,15 +110,19 @@ func (d *decoder) judge(path string, f frame, err error) (*torn, error) {
 	return &torn{at, fmt.Sprintf("%s: %s at offset %d", filepath.Base(path), reason, at)}, nil
 }
 
-// laterMark returns the offset of a crc record behind at that stands in front of a valid record, or -1.
+// laterMark returns the offset of a mark behind at that stands in front of a valid record, or -1. What looks like a mark
+// but has another nonce than those before at, or belongs at another offset, is part of somebody's value.
 func (d *decoder) laterMark(at int64) int64 {
 	for p := (at + lengthBytes) &^ 7; p+lengthBytes <= int64(len(d.seg)); p += lengthBytes {
-		// A crc record is 4 to 8 bytes long: cheaper to rule out than to decode.
-		if n := d.seg[p]; n < 4 || n > 8 || d.seg[p+1] != 0 {
+		// Most of what is no mark is cheaper to rule out than to decode.
+		if n := d.seg[p]; n < 4+2+markBytes || n > 8+2+markBytes || d.seg[p+1] != 0 {
 			continue
 		}
 		mark, err := d.peek(p)
-		if err != nil || mark.typ != TypeCRC || mark.data != nil {
+		if err != nil {
+			continue
+		}
+		if nonce, ok := mark.mark(p); !ok || d.nonce != 0 && nonce != d.nonce {
 			continue
 		}
 		after := decoder{seg: d.seg, off: mark.end, crc: mark.crc, chained: true}

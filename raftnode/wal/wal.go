@@ -61,7 +61,9 @@ type WAL struct {
 
 	// mustSync: what was appended since the last sync must be durable before raft may speak of it.
 	mustSync bool
-	// marked: a crc record was written since the last sync.
+	// nonce of the marks, the same for as long as the log exists.
+	nonce uint64
+	// marked: a mark was written since the last sync.
 	marked bool
 	// cramped: the last attempt to start a new segment failed.
 	cramped bool
@@ -119,10 +121,10 @@ func (w *WAL) Append(hs *raftpb.HardState, ents []*raftpb.Entry, snap *walpb.Sna
 	return nil
 }
 
-// mark writes the crc record by which recovery knows that everything before it had been synced.
+// mark writes the record by which recovery knows that everything before it had been synced.
 func (w *WAL) mark() {
 	if !w.marked {
-		w.enc.crcRecord()
+		w.enc.mark(w.nonce, w.off+int64(len(w.enc.buf)))
 		w.marked = true
 	}
 }

@@ -400,6 +400,38 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
+// TestValueThatLooksLikeALog tears a write whose value is a copy of the log. What the copy claims to have been synced
+// must not be believed: the log has a torn tail, not damage.
+func TestValueThatLooksLikeALog(t *testing.T) {
+	for shift := range 8 { // frames start at multiples of 8, the value anywhere
+		disk := vfs.NewMem()
+		w, err := Create(disk, testDir, testMetadata, Options{SegmentBytes: 64 << 10})
+		must(t, err)
+		for index := uint64(1); index <= 3; index++ {
+			must(t, w.Append(hardState(1, 1, index), []*raftpb.Entry{entry(1, index, strings.Repeat("x", 900))}, nil))
+			must(t, w.Sync())
+		}
+		path := filepath.Join(testDir, segment{}.name())
+		whole, err := vfs.ReadFile(disk, path)
+		must(t, err)
+		at := w.off
+		value := strings.Repeat("y", 700+shift) + string(whole[:at])
+		must(t, w.Append(nil, []*raftpb.Entry{entry(1, 4, value)}, nil))
+		must(t, w.Sync())
+		must(t, w.Close())
+		whole, err = vfs.ReadFile(disk, path)
+		must(t, err)
+		for _, from := range []int64{at, (at + sectorBytes) &^ (sectorBytes - 1)} { // the first sector of the write, the second
+			data := bytes.Clone(whole)
+			clear(data[from : (from+sectorBytes)&^(sectorBytes-1)])
+			rec, err := Load(rewrite(t, path, data), testDir)
+			if err != nil || rec.Repaired == "" || len(rec.Entries) != 3 {
+				t.Errorf("shift %d, lost at %d: %v", shift, from, err)
+			}
+		}
+	}
+}
+
 func TestFailedSyncIsFinal(t *testing.T) {
 	disk := vfs.NewFaulty(vfs.NewMem())
 	w, err := Create(disk, testDir, testMetadata)

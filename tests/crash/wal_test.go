@@ -161,7 +161,7 @@ func (w *walRun) payload() []byte {
 	switch w.rng.IntN(5) {
 	case 0:
 	case 1:
-		_ = w.ownBytes
+		data = w.ownBytes(size)
 	case 2:
 		copy(data, bytes.Repeat([]byte{'v'}, size))
 	default:

@@ -37,6 +37,12 @@ func logMutations() []mutation {
 		mutated: "",
 		tests:   []suite{{"raftnode/wal", "TestLostSectors"}},
 	}, {
+		what:    "a client's value that looks like a log is believed",
+		file:    "raftnode/wal/recover.go",
+		old:     "!ok || d.nonce != 0 && nonce != d.nonce {",
+		mutated: "nonce == 1 && ok {",
+		tests:   []suite{{"raftnode/wal", "TestValueThatLooksLikeALog"}, {"tests/crash", "TestLog"}},
+	}, {
 		what:    "a torn tail is taken for corruption",
 		file:    "raftnode/wal/recover.go",
 		old:     "case hasZeroSector(d.seg, at, f.record):",
