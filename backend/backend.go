@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,20 +121,13 @@ type applied struct{ index, term uint64 }
 // cannot be a store.
 func Open(cfg Config) (*Backend, error) {
 	cfg.setDefaults()
-	leftovers, err := filepath.Glob(cfg.Path + ".tmp.*")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range leftovers {
-		if err := os.Remove(name); err != nil {
-			return nil, err
-		}
-		cfg.Logger.Info("removed the leftover of an interrupted defragmentation", zap.String("path", name))
-	}
 	b := &Backend{cfg: cfg, reaper: newReaper()}
 	db, err := openBolt(cfg.Path, &cfg)
 	if err != nil {
 		return nil, err
+	}
+	if err := removeLeftovers(&cfg); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	b.current = newHandle(db, b.reaper)
 	gen, err := b.prepare(b.current)

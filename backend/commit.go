@@ -14,6 +14,9 @@ import (
 // page is never inserted into again.
 const keyFill = 0.9
 
+// maxGrowthBytes is bbolt's own step.
+const maxGrowthBytes = 16 << 20
+
 // write commits a job in one transaction: the run in revision order, the small
 // buckets in key order, the background operations, and the applied position.
 // On success b.next is a generation with it.
@@ -28,6 +31,7 @@ func (b *Backend) write(j *job) (err error) {
 	if err != nil {
 		return err
 	}
+	b.current.db.AllocSize = growthBytes(tx.Size())
 	committed := false
 	defer func() {
 		if r := recover(); r != nil { // bbolt met a page that cannot be
@@ -53,6 +57,12 @@ func (b *Backend) write(j *job) (err error) {
 	}
 	b.account(tx, j, started)
 	return nil
+}
+
+// growthBytes is how much bbolt lets the file grow beyond what it needs, so that it need not be extended and synced at
+// every commit: an eighth of what is there, so that a file that was made small stays so.
+func growthBytes(size int64) int {
+	return int(min(max(size/8, 256<<10), maxGrowthBytes))
 }
 
 // smallOps is what a batch does to small buckets, the last operation on each

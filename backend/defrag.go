@@ -124,7 +124,7 @@ func (d *defrag) checkSpace() error {
 
 func (d *defrag) createTarget() error {
 	path := d.b.cfg.Path
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp.*")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempInfix+"*")
 	if err != nil {
 		return err
 	}
