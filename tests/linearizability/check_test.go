@@ -119,6 +119,9 @@ func TestBadHistories(t *testing.T) {
 		{"history is gone that nobody compacted", "history lost", func(h *lin.History) {
 			h.Ops[7].Outcome, h.Ops[7].Compacted = lin.Refused, true
 		}},
+		{"a read fails for no good reason", "unexpected error", func(h *lin.History) {
+			h.Ops[1].Outcome, h.Ops[1].Code = lin.Refused, "DataLoss"
+		}},
 		{"a member shows what it cannot have", "wrong read", func(h *lin.History) { h.Ops[12].Rev = 8 }},
 		{"a key lost a version", "wrong pair", func(h *lin.History) { h.Watches[1].Batches[3].Events[0].KV.Version = 3 }},
 		{"a lease ended early", "lease ended early", func(h *lin.History) {

@@ -74,6 +74,7 @@ type Op struct {
 
 	Outcome   Outcome `json:"outcome"`
 	Err       string  `json:"err,omitempty"`
+	Code      string  `json:"code,omitempty"`      // gRPC's name for Err
 	Compacted bool    `json:"compacted,omitempty"` // refused because the revision is gone
 	Rev       int64   `json:"rev,omitempty"`       // of the answer's header
 	Succeeded bool    `json:"succeeded,omitempty"` // of a swap

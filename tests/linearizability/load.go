@@ -16,6 +16,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Endpoint is a member as its clients reach it.
@@ -50,6 +52,7 @@ type Run struct {
 	endpoints []Endpoint
 	clients   []*clientv3.Client // by endpoint
 	newest    atomic.Int64       // highest revision that any client has seen
+	floor     atomic.Int64       // of the last compaction that was answered
 
 	asking   chan struct{} // closed when clients and tasters shall end
 	requests sync.WaitGroup
@@ -139,6 +142,9 @@ func (r *Run) Compact(endpoint int, rev int64) {
 	_, err := r.clients[endpoint].Compact(ctx, rev)
 	op.finish(err, true)
 	r.rec.end(op)
+	if op.Outcome == Done {
+		r.floor.Store(rev)
+	}
 }
 
 // finish sets the outcome. An error of a write leaves it unknown, unless it is one that is found when the write is
@@ -150,11 +156,23 @@ func (o *Op) finish(err error, write bool) {
 		return
 	}
 	o.Err, o.Outcome = err.Error(), Refused
+	o.Code = errorCode(err).String()
 	o.Compacted = errors.Is(err, rpctypes.ErrCompacted)
 	definite := errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, rpctypes.ErrNoSpace)
 	if write && (!definite || o.Kind == Revoke) {
 		o.Outcome = Unknown
 	}
+}
+
+func errorCode(err error) codes.Code {
+	var known rpctypes.EtcdError
+	switch {
+	case errors.As(err, &known):
+		return known.Code()
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return status.FromContextError(err).Code()
+	}
+	return status.Code(err)
 }
 
 // Finish ends the load, once the cluster is whole again, and completes the history: every member tells what it has, and
@@ -253,7 +271,11 @@ func (w *worker) key() string {
 	if w.random.IntN(10) == 0 {
 		return leasedKey(w.random.IntN(w.run.load.Clients))
 	}
-	return fmt.Sprintf("k%d", w.random.IntN(w.run.load.Keys))
+	n, cold := w.random.IntN(w.run.load.Keys), w.run.load.Keys/2
+	if n >= cold && w.random.IntN(10) > 0 {
+		n -= cold // the upper half is left alone for long, so that compactions pass over what is still there
+	}
+	return fmt.Sprintf("k%d", n)
 }
 
 // leasedKey is where a client puts with its leases, most of the time: a key that is left alone long enough to end so.
@@ -271,6 +293,11 @@ func (w *worker) act() {
 	case n < 53:
 		w.read(&Op{Kind: Serial}, w.key(), clientv3.WithSerializable())
 	case n < 60:
+		if floor := w.run.floor.Load(); floor > 0 && w.random.IntN(2) == 0 {
+			// All that a compaction must leave is what was there at its revision.
+			w.read(&Op{Kind: Past, AtRev: floor}, "", clientv3.WithPrefix(), clientv3.WithRev(floor))
+			return
+		}
 		rev := max(1, w.run.newest.Load()-w.random.Int64N(200))
 		w.read(&Op{Kind: Past, AtRev: rev}, w.key(), clientv3.WithRev(rev))
 	case n < 70:

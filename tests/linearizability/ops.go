@@ -19,8 +19,8 @@ func (c *checker) checkAnswers() {
 	for _, op := range c.history.Ops {
 		if op.Outcome == Done {
 			c.checkAnswer(op)
-		} else if op.Outcome == Refused && op.Compacted {
-			c.checkCompacted(op)
+		} else {
+			c.checkError(op)
 		}
 	}
 	for i := range c.log.revisions {
@@ -78,9 +78,22 @@ func (c *checker) checkRead(op *Op, rev int64) {
 	}
 }
 
-// checkCompacted checks that a revision said to be gone was asked to go.
-func (c *checker) checkCompacted(op *Op) {
-	if op.Kind == Past && !c.compactionAsked(op.AtRev+1, op.Return) {
+// checkError checks that a request failed for a reason that a store may have: a fault, a lease that has ended, or a
+// revision that is gone and was asked to go.
+func (c *checker) checkError(op *Op) {
+	allowed := []string{"Unavailable", "DeadlineExceeded", "Canceled"}
+	switch op.Kind {
+	case Put, Renew, Revoke:
+		allowed = append(allowed, "NotFound")
+	case Past, Compact:
+		allowed = append(allowed, "OutOfRange")
+	case Grant:
+		allowed = append(allowed, "FailedPrecondition") // repeated by the client, it exists already
+	}
+	if op.Code != "" && !slices.Contains(allowed, op.Code) {
+		c.violate("unexpected error", "%s: %v", op.Code, op)
+	}
+	if op.Kind == Past && op.Compacted && !c.compactionAsked(op.AtRev+1, op.Return) {
 		c.violate("history lost", "nobody had compacted so far: %v", op)
 	}
 }

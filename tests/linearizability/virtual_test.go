@@ -175,8 +175,8 @@ func (n *virtualNemesis) maintain() {
 	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
 	what, err := "", error(nil)
-	switch client := member.Client(); n.random.IntN(6) {
-	case 0, 1:
+	switch client := member.Client(); n.random.IntN(8) {
+	case 0, 1, 6, 7:
 		rev := n.run.Collected() - n.random.Int64N(50)
 		if rev < 2 {
 			return
