@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -108,6 +109,22 @@ func (l closedLoop) run(ctx context.Context, c *cluster) (*loopResult, error) {
 	return summarize(parts, lasted, after-before)
 }
 
+// errNothingDone: the machine was so busy, or the cluster without a leader for so long, that no request was answered.
+var errNothingDone = errors.New("no request was answered while it was measured")
+
+// attempts is how often a load is tried that gets no answer at all.
+const attempts = 3
+
+// runAgain is run, tried again where nothing was answered.
+func (l closedLoop) runAgain(ctx context.Context, c *cluster) (*loopResult, error) {
+	for try := 1; ; try++ {
+		result, err := l.run(ctx, c)
+		if !errors.Is(err, errNothingDone) || try == attempts {
+			return result, err
+		}
+	}
+}
+
 func summarize(parts []*latencies, lasted, cpu time.Duration) (*loopResult, error) {
 	all := newLatencies()
 	for _, part := range parts {
@@ -118,8 +135,11 @@ func summarize(parts []*latencies, lasted, cpu time.Duration) (*loopResult, erro
 		}
 	}
 	n := all.hist.TotalCount()
-	if n == 0 || all.errors > 0 {
+	if all.errors > 0 {
 		return nil, fmt.Errorf("%d of %d requests failed: %w", all.errors, n, all.last)
+	}
+	if n == 0 {
+		return nil, errNothingDone
 	}
 	return &loopResult{
 		latencies: all, requests: n, perSecond: float64(n) / lasted.Seconds(), cpu: cpu / time.Duration(n),

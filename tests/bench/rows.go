@@ -82,7 +82,7 @@ func (b *bench) steadyRound(ctx context.Context, round, members int) error {
 			row := fmt.Sprintf("%s, %s, %s", w.name, plural(members, "member"), plural(clients, "client"))
 			for _, c := range clusters {
 				loop := closedLoop{callers: clients, warmup: b.warmup, duration: b.duration, request: w.request}
-				result, err := loop.run(ctx, c)
+				result, err := loop.runAgain(ctx, c)
 				if err != nil {
 					return fmt.Errorf("%s: %s: %w", c.server.name, row, err)
 				}
