@@ -51,6 +51,9 @@ func (s *Server) openBackend(ctx context.Context) error {
 	if err := s.dir.removeLeftovers(); err != nil {
 		return err
 	}
+	if err := s.checkApplied(); err != nil {
+		return err
+	}
 	return s.defragAtBoot(ctx)
 }
 
@@ -66,6 +69,23 @@ func (s *Server) defragAtBoot(ctx context.Context) error {
 	}
 	s.logger.Info("defragmented the database before serving", zap.Int64("size-bytes-before", result.SizeBefore),
 		zap.Int64("size-bytes-after", result.SizeAfter), zap.Duration("took", result.Duration))
+	return nil
+}
+
+// checkApplied refuses a database that holds data and does not say up to which entry of the log: what it holds would be
+// applied to it once more.
+func (s *Server) checkApplied() error {
+	if s.backendApplied() > 0 {
+		return nil
+	}
+	view := s.backend.View()
+	defer view.Close()
+	found := errors.New("it holds data, but not up to which entry of the log: its `meta` bucket is damaged")
+	for _, bucket := range []backend.Bucket{backend.Members, backend.Key} {
+		if err := view.ScanBucket(bucket, nil, nil, func(_, _ []byte) error { return found }); err != nil {
+			return s.unusable(err)
+		}
+	}
 	return nil
 }
 
@@ -129,9 +149,27 @@ func (s *Server) reopenLog(applied uint64) (*openLog, error) {
 			"they do not belong together, or the log has lost its end; restore a snapshot or remove and re-add the member",
 			s.dir.db, applied, s.dir.wal, last))
 	}
+	if _, term := s.backend.Durable(); term != 0 {
+		if logged := termAt(recovered, applied); logged != 0 && logged != term {
+			return nil, errors.Join(w.Close(), fmt.Errorf("the database %s is applied up to index %d of term %d, but that entry "+
+				"of its log %s is of term %d: they do not belong together; %s", s.dir.db, applied, term, s.dir.wal, logged, remedyDatabase))
+		}
+	}
 	s.logger.Info("restarting local member", zap.String("cluster-id", hexID(s.clusterID)), s.logField(),
 		zap.Uint64("commit-index", recovered.HardState.GetCommit()), zap.Uint64("applied-index", applied))
 	return l, nil
+}
+
+// termAt is the term of an entry, 0 if the log does not know it.
+func termAt(log *wal.Recovered, index uint64) uint64 {
+	base := log.Snapshot.GetIndex()
+	switch {
+	case index == base:
+		return log.Snapshot.GetTerm()
+	case index > base && index-base <= uint64(len(log.Entries)):
+		return log.Entries[index-base-1].GetTerm()
+	}
+	return 0
 }
 
 // installTransfer finishes a state transfer that the process died in: the log says that the state was received, the

@@ -277,6 +277,39 @@ func TestDamagedDatabase(t *testing.T) {
 		check(t, os.Mkdir(p.db(), 0o700))
 		p.refused(t, `member/snap/db is not a regular file`)
 	})
+	t.Run("position lost", func(t *testing.T) {
+		p := original.copy(t)
+		data, err := os.ReadFile(p.db())
+		check(t, err)
+		check(t, os.WriteFile(p.db(), bytes.ReplaceAll(data, []byte("consistent_index"), []byte("consistent_indey")), 0o600))
+		for range 2 { // else the whole log would be applied once more
+			p.refused(t, `member/snap/db cannot be used: it holds data, but not up to which entry of the log`, remedy)
+		}
+	})
+	t.Run("position wrong", func(t *testing.T) {
+		p := original.copy(t)
+		m, serves := p.start(t) // another term, in which little is written
+		if !serves {
+			t.Fatal(m.Output())
+		}
+		put(t, m.Client(), "key-000", strings.Repeat("v", 100))
+		m.Stop()
+		data, err := os.ReadFile(p.db())
+		check(t, err)
+		const name = "consistent_index"
+		for at := 0; ; {
+			next := bytes.Index(data[at:], []byte(name))
+			if next < 0 {
+				break
+			}
+			at += next + len(name) // the value follows its key
+			if index := binary.BigEndian.Uint64(data[at:]); index > 100 && index < 1000 {
+				binary.BigEndian.PutUint64(data[at:], index-50)
+			}
+		}
+		check(t, os.WriteFile(p.db(), data, 0o600))
+		p.refused(t, `member/snap/db is applied up to index \d+ of term 3, but that entry of its log .* is of term 2`, remedy)
+	})
 	t.Run("page of zeroes", func(t *testing.T) {
 		p := original.copy(t)
 		info, err := os.Stat(p.db())
