@@ -301,9 +301,11 @@ func (s *Server) joinCluster(ctx context.Context, opts Options) (*openLog, error
 	}
 }
 
-// askMembers returns the first answer of any other member.
+// askMembers returns the first answer of another member that knows of this one. One that lags may not have applied yet
+// what the operator was told is done; if nobody knows of this member, any answer will do to say so.
 func (s *Server) askMembers(ctx context.Context, probe *transport.Transport) (*peerpb.MembersResponse, error) {
 	var errs []error
+	var stranger *peerpb.MembersResponse
 	for _, m := range s.cfg.InitialCluster {
 		if m.Name == s.cfg.Name {
 			continue
@@ -317,10 +319,17 @@ func (s *Server) askMembers(ctx context.Context, probe *transport.Transport) (*p
 		resp, err := peerpb.NewPeerClient(conn).Members(once, &peerpb.MembersRequest{})
 		cancel()
 		conn.Close()
-		if err == nil {
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
+		case s.ownID(resp) != 0:
 			return resp, nil
+		default:
+			stranger = resp
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
+	}
+	if stranger != nil {
+		return stranger, nil
 	}
 	if len(errs) == 0 {
 		return nil, errors.New("--initial-cluster names no other member")
@@ -328,13 +337,20 @@ func (s *Server) askMembers(ctx context.Context, probe *transport.Transport) (*p
 	return nil, errors.Join(errs...)
 }
 
-func (s *Server) joinAs(resp *peerpb.MembersResponse) (*openLog, error) {
-	s.clusterID = resp.ClusterId
-	var contacts []member.Member
+// ownID is the ID that the cluster has given to whoever has this member's peer URLs, 0 if nobody has.
+func (s *Server) ownID(resp *peerpb.MembersResponse) uint64 {
 	for _, m := range resp.Members {
 		if identity.Match(m.PeerURLs, s.cfg.peerURLs()) {
-			s.id = m.ID
+			return m.ID
 		}
+	}
+	return 0
+}
+
+func (s *Server) joinAs(resp *peerpb.MembersResponse) (*openLog, error) {
+	s.clusterID, s.id = resp.ClusterId, s.ownID(resp)
+	var contacts []member.Member
+	for _, m := range resp.Members {
 		contacts = append(contacts, member.Member{ID: m.ID, PeerURLs: m.PeerURLs})
 	}
 	if s.id == 0 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -200,6 +199,3 @@ func (r *run) checkLogs(members []*cluster.Member) {
 func describe(e *raftpb.Entry) string {
 	return fmt.Sprintf("%v of term %d, %d bytes, %08x", e.GetType(), e.GetTerm(), len(e.GetData()), crc32.ChecksumIEEE(e.GetData()))
 }
-
-// pause lets virtual time pass.
-func (r *run) pause(d time.Duration) { time.Sleep(d) }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,7 +59,7 @@ type run struct {
 }
 
 func TestSimulation(t *testing.T) {
-	length, seed := 12*time.Second, uint64(1)
+	length, seed, long := 12*time.Second, uint64(1), false
 	if text := os.Getenv("UPKEEP_TEST_SECONDS"); text != "" {
 		seconds, err := strconv.ParseFloat(text, 64)
 		if err != nil {
@@ -66,36 +67,60 @@ func TestSimulation(t *testing.T) {
 		}
 		length = max(length, time.Duration(seconds*float64(time.Second)))
 		seed = uint64(time.Now().UnixNano()) // other runs each time
+		long = true
 	}
-	only := os.Getenv("UPKEEP_TEST_SEED")
+	only, batch := os.Getenv("UPKEEP_TEST_SEED"), parallel
 	if only != "" {
 		var err error
+		batch = 1
 		if seed, err = strconv.ParseUint(only, 10, 64); err != nil {
 			t.Fatalf("UPKEEP_TEST_SEED is %q, want a number", only)
 		}
 	}
 	var sum figures
-	for end := time.Now().Add(length); sum.runs == 0 || only == "" && time.Now().Before(end); seed++ {
-		// The files of one run are removed before the next.
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := simulate(t, seed)
-				sum.add(r.figures)
-			})
+	var mu sync.Mutex
+	for end := time.Now().Add(length); sum.runs == 0 || only == "" && time.Now().Before(end); seed += parallel {
+		// A batch at a time, so that the files of one are removed before the next.
+		t.Run("batch", func(t *testing.T) {
+			for i := range batch {
+				seed := seed + uint64(i)
+				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						t.Cleanup(func() {
+							if t.Failed() {
+								t.Logf("to repeat: UPKEEP_TEST_SEED=%d go test ./tests/simulation -count=20", seed)
+							}
+						})
+						r := simulate(t, seed, long)
+						mu.Lock()
+						defer mu.Unlock()
+						sum.add(r.figures)
+					})
+				})
+			}
 		})
 		if t.Failed() {
-			t.Logf("to repeat: UPKEEP_TEST_SEED=%d go test ./tests/simulation -count=20", seed)
 			break
 		}
 	}
 	fmt.Println("simulation:", sum)
 }
 
+// parallel is how many runs go on at the same time; they wait for the disk now and then.
+const parallel = 3
+
 // simulate is one run.
-func simulate(t *testing.T, seed uint64) *run {
+//
+// A heartbeat is what simulating costs, and elections and requests take some of them. So all times are in heartbeats, and
+// with slow ones a day is as quick as an hour.
+func simulate(t *testing.T, seed uint64, long bool) *run {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	heartbeat := []time.Duration{200 * time.Millisecond, time.Second, 4 * time.Second}[rng.IntN(3)]
-	length := min(24*time.Hour, time.Duration(1+rng.IntN(3))*3600*heartbeat)
+	heartbeat := []time.Duration{200 * time.Millisecond, time.Second, time.Second, 5 * time.Second, 5 * time.Second}[rng.IntN(5)]
+	length := 3600 * heartbeat
+	if long {
+		length *= time.Duration(1 + rng.IntN(6))
+	}
 	r := &run{t: t, rng: rng, seen: newSeen(), paused: map[*cluster.Member]bool{}, patience: 30*time.Second + 30*heartbeat}
 	options := []cluster.Option{cluster.Heartbeat(heartbeat), cluster.Seed(seed), cluster.Configure(func(c *config.Config) {
 		c.SnapshotCount, c.SnapshotCatchUpEntries = 30, 10
@@ -109,7 +134,7 @@ func simulate(t *testing.T, seed uint64) *run {
 	r.useClients()
 	start := time.Now()
 	for time.Since(start) < length {
-		r.pause(time.Duration(rng.Int64N(int64(120 * heartbeat))))
+		time.Sleep(time.Duration(rng.Int64N(int64(200 * heartbeat))))
 		r.step()
 		r.check()
 	}
@@ -273,7 +298,7 @@ func (r *run) fill(m *cluster.Member) {
 		if refused = errors.Is(err, rpctypes.ErrNoSpace); refused {
 			break
 		}
-		r.pause(time.Second)
+		time.Sleep(time.Second)
 	}
 	if !refused {
 		r.t.Fatalf("%s is over its quota, and writes go on", m.Name)
