@@ -19,7 +19,7 @@ import (
 func TestAllAreKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t)
-		for round := range 5 {
+		for round := range 3 {
 			for i := range 60 {
 				c.Put(fmt.Sprintf("k%d", i), fmt.Sprint(round))
 			}
@@ -172,7 +172,7 @@ func TestFlippedBitInTheLog(t *testing.T) {
 
 func TestVerbsOfMaintenance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		c := cluster.Start(t, cluster.Heartbeat(5*time.Second))
 		for i := range 50 {
 			c.Put("k", fmt.Sprint(i))
 		}
