@@ -8,8 +8,6 @@ MEMBERS   ?= 3
 SECONDS   ?= 600
 TESTFLAGS ?=
 BENCHARGS ?=
-REVISION  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
-LDFLAGS   := -X github.com/upkeep-kv/upkeep/server.Revision=$(REVISION)
 
 .DEFAULT_GOAL := help
 .PHONY: help build local test test-long prove bench proto lint cover peer clean
@@ -19,8 +17,8 @@ help: ## list the targets
 
 build: ## build bin/upkeep and bin/upkeepctl
 	@mkdir -p $(BIN)
-	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/upkeep ./cmd/upkeep
-	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/upkeepctl ./cmd/upkeepctl
+	$(GO) build -o $(BIN)/upkeep ./cmd/upkeep
+	$(GO) build -o $(BIN)/upkeepctl ./cmd/upkeepctl
 
 local: build ## run a cluster of MEMBERS=3 on this machine, in the foreground
 	$(BIN)/upkeep local --members $(MEMBERS)

@@ -9,6 +9,3 @@ const (
 	// ClusterVersion is what the members agree on, and the version of the storage schema.
 	ClusterVersion = "3.7.0"
 )
-
-// Revision is the source revision that the program was built from, set by the linker.
-var Revision = "unknown"
