@@ -27,6 +27,10 @@ var (
 	errNotReady        = status.Error(codes.Unavailable, "transport: member is starting or stopping")
 )
 
+// windowBytes is how much a peer may send ahead of its reader. That it is fixed spares a ping and its answer for nearly
+// every message, by which gRPC would otherwise measure what the window should be.
+const windowBytes = 8 << 20
+
 // NewServer returns a gRPC server with the peer service registered and set up for peers: large messages, their
 // keepalive, and the codec that spares a copy.
 func (t *Transport) NewServer(options ...grpc.ServerOption) *grpc.Server {
@@ -35,6 +39,7 @@ func (t *Transport) NewServer(options ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxSendMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.StaticConnWindowSize(windowBytes), grpc.StaticStreamWindowSize(windowBytes),
 		grpc.WaitForHandlers(true), // Stop joins whoever is inside the node
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: keepaliveInterval / 2, PermitWithoutStream: true,

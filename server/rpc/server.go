@@ -18,6 +18,10 @@ import (
 // grpcOverheadBytes is what a gRPC message may be larger than the log request inside it.
 const grpcOverheadBytes = 512 << 10
 
+// windowBytes is how much a client may send ahead of us, on one stream or all of a connection. That it is fixed spares
+// the pings by which gRPC would otherwise measure what the window should be.
+const windowBytes = 4 << 20
+
 // streamWorkers of each server take calls as they come; a call that finds none idle gets a goroutine of its own.
 const streamWorkers = 64
 
@@ -72,6 +76,7 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 		grpc.MaxConcurrentStreams(opts.MaxConcurrentStreams),
 		// Workers keep their grown stacks from call to call, and an idle connection holds no write buffer.
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.StaticConnWindowSize(windowBytes), grpc.StaticStreamWindowSize(windowBytes),
 		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: opts.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: opts.KeepAliveInterval, Timeout: opts.KeepAliveTimeout}),
