@@ -117,9 +117,9 @@ const parallel = 3
 func simulate(t *testing.T, seed uint64, long bool) *run {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	heartbeat := []time.Duration{200 * time.Millisecond, time.Second, time.Second, 5 * time.Second, 5 * time.Second}[rng.IntN(5)]
-	length := 3600 * heartbeat
+	length := 1000 * heartbeat
 	if long {
-		length *= time.Duration(1 + rng.IntN(6))
+		length *= time.Duration(4 + rng.IntN(8))
 	}
 	r := &run{t: t, rng: rng, seen: newSeen(), paused: map[*cluster.Member]bool{}, patience: 30*time.Second + 30*heartbeat}
 	options := []cluster.Option{cluster.Heartbeat(heartbeat), cluster.Seed(seed), cluster.Configure(func(c *config.Config) {
