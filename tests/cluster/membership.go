@@ -87,7 +87,6 @@ func (c *Cluster) RemoveMember(m *Member) {
 	if len(c.members) == 1 {
 		c.t.Fatalf("cluster: RemoveMember of %s: it is the last one", m.Name)
 	}
-	c.members = slices.DeleteFunc(c.members, func(other *Member) bool { return other == m })
 	var id uint64
 	c.change("removing "+m.Name, func(client *clientv3.Client) error {
 		ctx, cancel := c.context()
@@ -106,6 +105,8 @@ func (c *Cluster) RemoveMember(m *Member) {
 		_, err := client.MemberRemove(ctx, id)
 		return err
 	})
+	// Only now: the leader may be the one that goes.
+	c.members = slices.DeleteFunc(c.members, func(other *Member) bool { return other == m })
 	c.Forget(m)
 }
 

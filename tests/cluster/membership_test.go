@@ -131,3 +131,16 @@ func TestLeadershipMoves(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLeaderIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster.Start(t, cluster.Members(3))
+		c.Put("k", "v")
+		time.Sleep(6 * time.Second)
+		c.RemoveMember(c.Leader())
+		c.Put("k", "w")
+		if n := len(c.Members()); n != 2 {
+			t.Fatalf("%d members are left", n)
+		}
+	})
+}
