@@ -122,8 +122,15 @@ func methodKind(m grpc.MethodInfo) string {
 	return "unary"
 }
 
+// manyKeys make it worth a tenth of a second to give back the memory that only the start needed.
+const manyKeys = 100_000
+
 // serveClients lets clients in. What connected before waited in the listener's queue.
 func (s *Server) serveClients() {
+	if s.store.Stats().Keys > manyKeys {
+		// What reading them left behind is as large as what stays of them.
+		debug.FreeOSMemory()
+	}
 	for _, l := range s.listeners.clientGRPC {
 		s.background.Go(func() { s.ended("client gRPC", s.clients.Serve(l)) })
 	}
@@ -133,8 +140,6 @@ func (s *Server) serveClients() {
 		s.logger.Info("serving client traffic insecurely; this is strongly discouraged!", zap.String("address", u.Host+u.Path))
 	}
 	s.logger.Info("ready to serve client requests")
-	// What reading the database and the log left behind is as large as what stays of it.
-	debug.FreeOSMemory()
 }
 
 // readHeaderTimeout cuts off connections that never get to their request.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"go.uber.org/zap"
@@ -93,19 +94,26 @@ func (u upkeep) Snapshot(ctx context.Context) (rpc.Snapshot, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return &timedSnapshot{Snapshot: image, start: time.Now(), done: u.metrics.SnapshotStreamed}, u.cluster.Version(), nil
+	return &savedSnapshot{
+		Snapshot: image, ctx: ctx, start: time.Now(), done: u.metrics.SnapshotStreamed,
+	}, u.cluster.Version(), nil
 }
 
-// timedSnapshot reports how long it was open.
-type timedSnapshot struct {
+// savedSnapshot is written at a measured pace, and reports how long it was open.
+type savedSnapshot struct {
 	*backend.Snapshot
+	ctx   context.Context // of the call
 	start time.Time
 	done  func(time.Duration)
 }
 
-func (t *timedSnapshot) Close() error {
-	t.done(time.Since(t.start))
-	return t.Snapshot.Close()
+func (s *savedSnapshot) WriteTo(w io.Writer) (int64, error) {
+	return s.Snapshot.WriteTo(&pacedWriter{ctx: s.ctx, to: w, rate: snapshotBytesPerSecond})
+}
+
+func (s *savedSnapshot) Close() error {
+	s.done(time.Since(s.start))
+	return s.Snapshot.Close()
 }
 
 func (u upkeep) MoveLeader(ctx context.Context, target uint64) error {
