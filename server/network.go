@@ -173,7 +173,7 @@ type peerService struct{ *Server }
 func (p peerService) Members(context.Context, *peerpb.MembersRequest) (*peerpb.MembersResponse, error) {
 	return &peerpb.MembersResponse{
 		ClusterId:      p.clusterID,
-		Members:        members{p.Server}.Members(),
+		Members:        members(p).Members(),
 		Removed:        p.cluster.Removed(),
 		ClusterVersion: p.cluster.Version(),
 	}, nil

@@ -74,10 +74,9 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 		grpc.MaxRecvMsgSize(opts.MaxRequestBytes + grpcOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(opts.MaxConcurrentStreams),
-		// Workers keep their grown stacks from call to call, and an idle connection holds no write buffer.
+		// Workers keep their grown stacks from call to call.
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.StaticConnWindowSize(windowBytes), grpc.StaticStreamWindowSize(windowBytes),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: opts.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: opts.KeepAliveInterval, Timeout: opts.KeepAliveTimeout}),
 		grpc.UnaryInterceptor(guard.unary),
