@@ -30,17 +30,9 @@ func (l Limit) Bytes() int64 {
 
 // Admit returns ErrNoSpace if r does not fit any more. A request that costs nothing always fits.
 func (l Limit) Admit(r *pb.InternalRaftRequest) error {
-	cost := Cost(r)
-	if cost == 0 || !l.exceeded(cost) {
+	cost, limit := Cost(r), l.Bytes()
+	if cost == 0 || limit < 0 || l.Size()+cost < limit {
 		return nil
 	}
 	return ErrNoSpace
-}
-
-// Exceeded tells whether the database has reached its quota.
-func (l Limit) Exceeded() bool { return l.exceeded(0) }
-
-func (l Limit) exceeded(more int64) bool {
-	limit := l.Bytes()
-	return limit > 0 && l.Size()+more >= limit
 }
