@@ -91,6 +91,14 @@ func (c *hashCache) find(rev int64) (HashKVResult, bool) {
 	return c.hashes[i], true
 }
 
+// CompactionHashes are the hashes that the newest compactions made in passing, oldest first. They say something even
+// where what they cover is deleted, and so can still be compared between members.
+func (s *Store) CompactionHashes() []HashKVResult {
+	s.hashes.mu.Lock()
+	defer s.hashes.mu.Unlock()
+	return slices.Clone(s.hashes.hashes)
+}
+
 // HashKV hashes the history up to rev, 0 for the current revision. A revision at
 // which one of the newest compactions was made gives the hash from before that
 // compaction. Equal histories have equal hashes, here and in etcd, if hash and

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/snapfile"
+	"github.com/upkeep-kv/upkeep/server/integrity"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 )
 
@@ -40,6 +41,7 @@ func (s *Server) startLoops() {
 	s.compactor = maintenance.StartCompactor(retention{s}, maintenance.Retention{
 		Window: s.cfg.AutoCompaction.Period, Revisions: s.cfg.AutoCompaction.Revisions,
 	}, s.logger)
+	s.checker = integrity.StartChecker(histories{s}, s.integrityConfig())
 }
 
 // propose puts one command through the log, with the server's own patience.

@@ -42,6 +42,9 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 	for _, m := range s.contacts {
 		s.transport.AddPeer(m.ID, m.PeerURLs)
 	}
+	if err := s.checkBeforeServing(); err != nil {
+		return err
+	}
 	applied := s.backendApplied()
 	var confState *raftpb.ConfState
 	if applied > 0 {
@@ -205,6 +208,12 @@ func (p peerService) MemberPromote(ctx context.Context, req *pb.MemberPromoteReq
 }
 
 func (p peerService) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	if req.Revision > p.store.Revision() {
+		// Whoever asks has applied that revision. If it does not come up here either, it never will.
+		if err := p.node.LinearizableRead(ctx); err != nil {
+			return nil, rpc.Status(err)
+		}
+	}
 	resp, err := upkeep(p).HashKV(ctx, req.Revision)
 	if err != nil {
 		return nil, rpc.Status(err)

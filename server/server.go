@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
 	"github.com/upkeep-kv/upkeep/server/apply"
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/integrity"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/metrics"
@@ -71,6 +72,7 @@ type Server struct {
 	clients   *grpc.Server
 	listeners listeners
 	compactor *maintenance.Compactor
+	checker   *integrity.Checker
 
 	restarted bool            // the log was there already
 	contacts  []member.Member // where peers are until the log tells
@@ -302,6 +304,9 @@ func (s *Server) closeParts() error {
 	}
 	if s.compactor != nil {
 		s.compactor.Close()
+	}
+	if s.checker != nil {
+		s.checker.Close()
 	}
 	if s.hub != nil {
 		s.hub.Close()

@@ -23,6 +23,7 @@ const (
 	DefaultBackendBatchLimit      = 10_000
 	DefaultCompactionBatchLimit   = 1_000
 	DefaultCompactionSleep        = 10 * time.Millisecond
+	DefaultCompactHashCheckTime   = time.Minute
 	DefaultWatchProgressInterval  = 10 * time.Minute
 	MinWatchProgressInterval      = 100 * time.Millisecond
 )
@@ -109,6 +110,8 @@ type Config struct {
 	AutoCompaction          Retention
 	CompactionBatchLimit    int
 	CompactionSleepInterval time.Duration
+	CorruptCheckTime        time.Duration // between the leader's comparisons of all members, 0 = never
+	CompactHashCheckTime    time.Duration // the same for the hashes of compactions, if its gate is on; > 0
 
 	// --- watch and warnings ---
 
@@ -180,6 +183,7 @@ func Default() *Config {
 		AutoCompaction:              Retention{Mode: CompactPeriodic},
 		CompactionBatchLimit:        DefaultCompactionBatchLimit,
 		CompactionSleepInterval:     DefaultCompactionSleep,
+		CompactHashCheckTime:        DefaultCompactHashCheckTime,
 		WatchProgressNotifyInterval: DefaultWatchProgressInterval,
 		WarningApplyDuration:        100 * time.Millisecond,
 		WarningUnaryRequestDuration: 300 * time.Millisecond,

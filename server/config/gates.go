@@ -9,6 +9,8 @@ import (
 
 // FeatureGates are the gates of --feature-gates that change what this server does.
 type FeatureGates struct {
+	CompactHashCheck       bool // the leader compares the hashes that compactions make
+	InitialCorruptCheck    bool // a member compares its history with its peers' before it starts to take part
 	LeaseCheckpoint        bool // the leader replicates remaining times to live
 	LeaseCheckpointPersist bool // and members keep them on disk; needs LeaseCheckpoint
 }
@@ -40,9 +42,9 @@ type gateSpec struct {
 // gateSpecs are etcd 3.7's gates, AllAlpha and AllBeta aside.
 func gateSpecs() []gateSpec {
 	return []gateSpec{
-		{name: "CompactHashCheck", stage: "ALPHA", kind: gateAbsent},
+		{name: "CompactHashCheck", stage: "ALPHA"},
 		{name: "FastLeaseKeepAlive", stage: "BETA", preset: true, kind: gateNeedless, reason: "a renewal waits for the log only when it has to"},
-		{name: "InitialCorruptCheck", stage: "ALPHA", kind: gateAbsent},
+		{name: "InitialCorruptCheck", stage: "ALPHA"},
 		{name: "LeaseCheckpoint", stage: "ALPHA"},
 		{name: "LeaseCheckpointPersist", stage: "ALPHA"},
 		{name: "PriorityRequest", stage: "ALPHA", kind: gateNeedless, reason: "requests of one kind do not wait for another kind"},
@@ -84,6 +86,8 @@ func ParseFeatureGates(text string) (FeatureGates, []Warning, error) {
 			warnings = append(warnings, warn("feature gate has no effect", "feature-gate", name, "reason", specs[at].reason))
 		}
 	}
+	gates.CompactHashCheck = gateValue(values, "CompactHashCheck", "AllAlpha")
+	gates.InitialCorruptCheck = gateValue(values, "InitialCorruptCheck", "AllAlpha")
 	gates.LeaseCheckpoint = gateValue(values, "LeaseCheckpoint", "AllAlpha")
 	gates.LeaseCheckpointPersist = gateValue(values, "LeaseCheckpointPersist", "AllAlpha")
 	slices.SortFunc(warnings, func(a, b Warning) int { return strings.Compare(a.String(), b.String()) })
@@ -100,6 +104,8 @@ func gateValue(values map[string]bool, name, group string) bool {
 // List names every gate this server has a use for and whether it is on.
 func (g FeatureGates) List() []Gate {
 	return []Gate{
+		{Name: "CompactHashCheck", Stage: "ALPHA", Enabled: g.CompactHashCheck},
+		{Name: "InitialCorruptCheck", Stage: "ALPHA", Enabled: g.InitialCorruptCheck},
 		{Name: "LeaseCheckpoint", Stage: "ALPHA", Enabled: g.LeaseCheckpoint},
 		{Name: "LeaseCheckpointPersist", Stage: "ALPHA", Enabled: g.LeaseCheckpointPersist},
 	}

@@ -110,7 +110,7 @@ func clusterOptions(c *Config, r *raw) []*option {
 		truth("strict-reconfig-check", clusterSection, true, "Refuse membership changes that would lose the quorum.", &c.StrictReconfigCheck),
 		whole("max-learners", clusterSection, "1", "Largest number of learners in the cluster.", &c.MaxLearners),
 		truth("pre-vote", clusterSection, true, "Let a member that was cut off ask before it disturbs the cluster with an election.", &c.PreVote),
-		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: LeaseCheckpoint, LeaseCheckpointPersist, AllAlpha, AllBeta.", &r.gates),
+		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint, LeaseCheckpointPersist, AllAlpha, AllBeta.", &r.gates),
 	}
 }
 
@@ -121,6 +121,8 @@ func maintenanceOptions(c *Config, r *raw) []*option {
 		text("auto-compaction-retention", upkeepSection, "0", "History to keep: hours or a duration like 30m (periodic), or a number of revisions. 0 compacts nothing.", &r.retention),
 		whole("compaction-batch-limit", upkeepSection, strconv.Itoa(DefaultCompactionBatchLimit), "Revisions deleted in one piece of a compaction.", &c.CompactionBatchLimit),
 		span("compaction-sleep-interval", upkeepSection, DefaultCompactionSleep, "Pause between two pieces of a compaction.", &c.CompactionSleepInterval),
+		span("corrupt-check-time", upkeepSection, 0, "Time between comparisons of all members' histories by the leader, 0 never.", &c.CorruptCheckTime),
+		span("compact-hash-check-time", upkeepSection, DefaultCompactHashCheckTime, "Time between comparisons of the hashes that compactions make. Needs the gate CompactHashCheck.", &c.CompactHashCheckTime),
 		whole("bootstrap-defrag-threshold-megabytes", upkeepSection, "0", "Defragment before serving if that frees at least so many MiB. 0 never does.", &c.BootstrapDefragThresholdMBytes),
 		whole("snapshot-count", upkeepSection, strconv.Itoa(DefaultSnapshotCount), "Applied log entries between two raft snapshots.", &c.SnapshotCount),
 		whole("snapshot-catchup-entries", upkeepSection, strconv.Itoa(DefaultSnapshotCatchUpEntries), "Log entries kept for slow followers.", &c.SnapshotCatchUpEntries),

@@ -88,6 +88,12 @@ func (c *Config) checkCluster() error {
 }
 
 func (c *Config) checkLimits() error {
+	switch {
+	case c.CompactHashCheckTime <= 0:
+		return fmt.Errorf("--compact-hash-check-time must be >0 (set to %s)", c.CompactHashCheckTime)
+	case c.CorruptCheckTime < 0:
+		return fmt.Errorf("--corrupt-check-time must not be negative (set to %s)", c.CorruptCheckTime)
+	}
 	for _, limit := range []struct {
 		flag string
 		bad  bool

@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"server/config":      {},
 	"server/metrics":     {},
 	"server/maintenance": {},
+	"server/integrity":   {},
 	"server/httpapi":     {"server/metrics"},
 	"server/rpc":         {"proto", "backend", "mvcc", "quota", "raftnode", "server/apply", "server/member"},
 	"server":             {"proto", "backend", "mvcc", "quota", "raftnode", "snapshot", "server"},
