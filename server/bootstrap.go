@@ -283,7 +283,7 @@ func (s *Server) joinCluster(ctx context.Context, opts Options) (*openLog, error
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	probe, err := transport.New(transport.Config{
-		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap, Version: Version, Logger: s.logger,
+		Dial: opts.Dial, Secure: s.securePeer, FS: s.disk.fs(), SnapDir: s.dir.snap, Version: Version, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err

@@ -9,20 +9,36 @@ import (
 	"os"
 	"syscall"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/httpapi"
 	"github.com/upkeep-kv/upkeep/server/portuse"
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
+
+// port is an open listener, or one protocol's half of it.
+type port struct {
+	net.Listener
+	url url.URL // that it was opened for
+}
 
 // listeners are the member's open ports, each split by protocol where it serves two.
 type listeners struct {
-	all         []net.Listener
-	peerGRPC    []net.Listener
-	peerHTTP    []net.Listener
-	clientGRPC  []net.Listener
-	clientHTTP  []net.Listener
-	metricsHTTP []net.Listener
+	opened      []opened
+	peerGRPC    []port
+	peerHTTP    []port
+	clientGRPC  []port
+	clientHTTP  []port
+	metricsHTTP []port
+}
+
+// opened is a port before it is known how TLS is spoken on it, if it is.
+type opened struct {
+	port
+	kind  tlsconfig.Kind
+	serve func(port)
 }
 
 type listenFunc func(network, address string) (net.Listener, error)
@@ -32,50 +48,61 @@ func (l *listeners) open(cfg settings, listen listenFunc) error {
 	if listen == nil {
 		listen = networkListener(cfg)
 	}
+	grpcOnly := len(cfg.ListenClientHTTPURLs) > 0
 	for _, group := range []struct {
-		flag string
-		urls []url.URL
-		add  func(net.Listener)
+		flag  string
+		urls  []url.URL
+		kind  tlsconfig.Kind
+		serve func(port)
 	}{
-		{"listen-peer-urls", cfg.ListenPeerURLs, func(n net.Listener) {
-			l.peerGRPC, l.peerHTTP = split(n, l.peerGRPC, l.peerHTTP)
-		}},
-		{"listen-client-urls", cfg.ListenClientURLs, func(n net.Listener) {
-			if len(cfg.ListenClientHTTPURLs) > 0 {
-				l.clientGRPC = append(l.clientGRPC, n)
+		{"listen-peer-urls", cfg.ListenPeerURLs, tlsconfig.Peer, func(p port) { split(p, &l.peerGRPC, &l.peerHTTP) }},
+		{"listen-client-urls", cfg.ListenClientURLs, tlsconfig.Client, func(p port) {
+			if grpcOnly {
+				l.clientGRPC = append(l.clientGRPC, p)
 				return
 			}
-			l.clientGRPC, l.clientHTTP = split(n, l.clientGRPC, l.clientHTTP)
+			split(p, &l.clientGRPC, &l.clientHTTP)
 		}},
-		{"listen-client-http-urls", cfg.ListenClientHTTPURLs, func(n net.Listener) { l.clientHTTP = append(l.clientHTTP, n) }},
-		{"listen-metrics-urls", cfg.ListenMetricsURLs, func(n net.Listener) { l.metricsHTTP = append(l.metricsHTTP, n) }},
+		{"listen-client-http-urls", cfg.ListenClientHTTPURLs, tlsconfig.Client, func(p port) { l.clientHTTP = append(l.clientHTTP, p) }},
+		{"listen-metrics-urls", cfg.ListenMetricsURLs, tlsconfig.Client, func(p port) { l.metricsHTTP = append(l.metricsHTTP, p) }},
 	} {
 		for _, u := range group.urls {
 			n, err := listenOn(listen, u)
 			if err != nil {
 				return fmt.Errorf("--%s %s: %w", group.flag, u.String(), err)
 			}
-			l.all = append(l.all, n)
-			group.add(n)
+			l.opened = append(l.opened, opened{port{n, u}, group.kind, group.serve})
 		}
 	}
 	return nil
 }
 
-func split(n net.Listener, grpcs, https []net.Listener) ([]net.Listener, []net.Listener) {
-	g, h := httpapi.Split(n)
-	return append(grpcs, g), append(https, h)
+// secure begins to accept: with a handshake first where the URL says so, then by protocol.
+func (l *listeners) secure(rings keyrings, logger *zap.Logger) {
+	for i := range l.opened {
+		o := &l.opened[i]
+		if config.IsSecure(&o.url) {
+			// Source of the log line: etcd.
+			message := fmt.Sprintf("rejected connection on %s endpoint", o.kind)
+			o.Listener = tlsconfig.NewListener(o.Listener, rings.of(o.kind).Server(), func(remote net.Addr, name string, err error) {
+				logger.Warn(message, zap.Stringer("remote-addr", remote), zap.String("server-name", name), zap.Error(err))
+			})
+		}
+		o.serve(o.port)
+	}
+}
+
+func split(p port, grpcs, https *[]port) {
+	g, h := httpapi.Split(p.Listener)
+	*grpcs, *https = append(*grpcs, port{g, p.url}), append(*https, port{h, p.url})
 }
 
 func listenOn(listen listenFunc, u url.URL) (net.Listener, error) {
-	switch u.Scheme {
-	case "http":
-		n, err := listen("tcp", u.Host)
-		return n, portuse.Explain(err, u.Host)
-	case "unix":
+	if u.Scheme == "unix" || u.Scheme == "unixs" {
 		return listen("unix", u.Host+u.Path)
 	}
-	return nil, fmt.Errorf("scheme %q needs TLS, which this version does not serve; use http or unix", u.Scheme)
+	n, err := listen("tcp", u.Host)
+	return n, portuse.Explain(err, u.Host)
 }
 
 // networkListener listens on the network, with the socket options of cfg.
@@ -118,7 +145,7 @@ func deserted(path string) bool {
 }
 
 func (l *listeners) close() {
-	for _, n := range l.all {
-		n.Close()
+	for _, o := range l.opened {
+		o.Close()
 	}
 }

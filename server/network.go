@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -17,6 +16,8 @@ import (
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/httpapi"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/rpc"
 
@@ -28,7 +29,7 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 	var err error
 	s.transport, err = transport.New(transport.Config{
 		ID: s.id, ClusterID: s.clusterID, Version: Version,
-		Dial: opts.Dial, FS: s.disk.fs(), SnapDir: s.dir.snap, FreeBytes: s.disk.freeBytes,
+		Dial: opts.Dial, Secure: s.securePeer, FS: s.disk.fs(), SnapDir: s.dir.snap, FreeBytes: s.disk.freeBytes,
 		Admit: s.admitPeer, Refused: s.refusedByPeer,
 		Logger: s.logger, Observer: s.transportObserver(),
 	})
@@ -107,8 +108,8 @@ func (s *Server) serve() error {
 	for _, l := range s.listeners.peerGRPC {
 		s.background.Go(func() { s.ended("peer gRPC", s.peers.Serve(l)) })
 	}
-	s.serveHTTP(s.peerHandler(), s.listeners.peerHTTP)
-	s.serveHTTP(s.metricsHandler(), s.listeners.metricsHTTP)
+	s.serveHTTP(s.peerHandler(), s.listeners.peerHTTP, s.peers)
+	s.serveHTTP(s.metricsHandler(), s.listeners.metricsHTTP, nil)
 	return nil
 }
 
@@ -137,10 +138,18 @@ func (s *Server) serveClients() {
 	for _, l := range s.listeners.clientGRPC {
 		s.background.Go(func() { s.ended("client gRPC", s.clients.Serve(l)) })
 	}
-	s.serveHTTP(s.clientHandler(), s.listeners.clientHTTP)
+	mixed := s.clients
+	if len(s.cfg.ListenClientHTTPURLs) > 0 {
+		mixed = nil // gRPC has ports of its own
+	}
+	s.serveHTTP(s.clientHandler(), s.listeners.clientHTTP, mixed)
 	close(s.ready)
 	for _, u := range s.cfg.ListenClientURLs {
-		s.logger.Info("serving client traffic insecurely; this is strongly discouraged!", zap.String("address", u.Host+u.Path))
+		message := "serving client traffic insecurely; this is strongly discouraged!"
+		if config.IsSecure(&u) {
+			message = "serving client traffic securely"
+		}
+		s.logger.Info(message, zap.String("address", u.Host+u.Path))
 	}
 	s.logger.Info("ready to serve client requests")
 }
@@ -148,9 +157,13 @@ func (s *Server) serveClients() {
 // readHeaderTimeout cuts off connections that never get to their request.
 const readHeaderTimeout = 5 * time.Minute
 
-func (s *Server) serveHTTP(handler http.Handler, listeners []net.Listener) {
-	for _, l := range listeners {
+// serveHTTP serves handler, and calls of mixed, unless that is nil, where HTTP/2 may bring them.
+func (s *Server) serveHTTP(handler http.Handler, ports []port, mixed *grpc.Server) {
+	for _, l := range ports {
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: readHeaderTimeout}
+		if config.IsSecure(&l.url) {
+			httpapi.Secure(server, mixed)
+		}
 		s.background.Go(func() { s.ended("HTTP", server.Serve(l)) })
 		s.background.Go(func() {
 			<-s.stopping

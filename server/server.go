@@ -34,7 +34,7 @@ type Options struct {
 	Logger *zap.Logger
 	// Listen opens a listener for one of the configured URLs; nil listens on the network.
 	Listen func(network, address string) (net.Listener, error)
-	// Dial connects to a peer's address; nil dials the network.
+	// Dial connects to a peer's address, host:port or unix:path; nil dials the network.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	Disk Disk
 	// Changed, if set, is called when what the member has applied or committed, or its leader, has changed. It runs on
@@ -70,6 +70,7 @@ type Server struct {
 	node      *raftnode.Node
 	peers     *grpc.Server
 	clients   *grpc.Server
+	rings     keyrings
 	listeners listeners
 	compactor *maintenance.Compactor
 	checker   *integrity.Checker
@@ -131,12 +132,19 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if err := s.checkBootstrap(); err != nil {
 		return err
 	}
+	if err := s.openKeyrings(); err != nil {
+		return err
+	}
 	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
 		return err
 	}
 	if err := s.dir.prepare(s.logger); err != nil {
 		return err
 	}
+	if err := s.makeKeyrings(); err != nil {
+		return err
+	}
+	s.listeners.secure(s.rings, s.logger)
 	if err := s.openBackend(ctx); err != nil {
 		return err
 	}

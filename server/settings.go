@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/mvcc"
@@ -14,6 +15,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/rpc"
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
 
 // settings turns the configuration into what each part wants to know.
@@ -100,6 +102,7 @@ func (s *Server) rpcOptions() rpc.Options {
 		KeepAliveTimeout:     s.cfg.GRPCKeepAliveTimeout,
 		ElectionTimeout:      s.cfg.ElectionTimeout,
 		WarnUnaryDuration:    s.cfg.WarningUnaryRequestDuration,
+		ServerOptions:        []grpc.ServerOption{grpc.Creds(tlsconfig.Terminated())},
 	}
 }
 

@@ -1,9 +1,9 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"sync"
@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -164,7 +165,7 @@ func (p *peer) probe() {
 	}
 }
 
-// dial makes a connection that tries the addresses in turn, for as long as it is open.
+// dial makes a connection that tries the addresses, which are URLs, in turn, for as long as it is open.
 func (t *Transport) dial(addresses []string) (*grpc.ClientConn, error) {
 	builder := manual.NewBuilderWithScheme("peer")
 	var endpoints []resolver.Endpoint
@@ -172,10 +173,15 @@ func (t *Transport) dial(addresses []string) (*grpc.ClientConn, error) {
 		endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 	}
 	builder.InitialState(resolver.State{Endpoints: endpoints})
-	return grpc.NewClient("peer:///"+addresses[0],
+	first, err := url.Parse(addresses[0])
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("peer:///"+cmp.Or(first.Host, "localhost"),
 		grpc.WithResolvers(builder),
-		grpc.WithContextDialer(t.config.Dial),
-		grpc.WithTransportCredentials(t.config.Credentials),
+		grpc.WithContextDialer(t.connect),
+		// What connect returns is secure already where it has to be.
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
@@ -189,26 +195,4 @@ func (t *Transport) dial(addresses []string) (*grpc.ClientConn, error) {
 			Time: keepaliveInterval, Timeout: keepaliveTimeout, PermitWithoutStream: true,
 		}),
 	)
-}
-
-// addressesOf returns the host:port of each peer URL.
-func addressesOf(urls []string) ([]string, error) {
-	var addresses []string
-	for _, text := range urls {
-		u, err := url.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		if u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("transport: peer URL %q is neither http nor https", text)
-		}
-		if _, _, err := net.SplitHostPort(u.Host); err != nil {
-			return nil, fmt.Errorf("transport: peer URL %q: %w", text, err)
-		}
-		addresses = append(addresses, u.Host)
-	}
-	if len(addresses) == 0 {
-		return nil, fmt.Errorf("transport: no peer URL")
-	}
-	return addresses, nil
 }

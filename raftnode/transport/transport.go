@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,8 +13,6 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
@@ -32,10 +31,10 @@ type Config struct {
 	ID, ClusterID uint64
 	// Version of this program, told to peers.
 	Version string
-	// Dial connects to "host:port"; nil means TCP.
+	// Dial connects to "host:port", or to "unix:path"; nil means the network.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Credentials of connections to peers; nil means plain text.
-	Credentials credentials.TransportCredentials
+	// Secure does the handshake on a connection to a peer URL of https or unixs; nil refuses those.
+	Secure func(ctx context.Context, conn net.Conn, peer *url.URL) (net.Conn, error)
 	// FS and SnapDir are where received databases are stored.
 	FS      vfs.FS
 	SnapDir string
@@ -113,10 +112,7 @@ func New(config Config) (*Transport, error) {
 		config.Logger = zap.NewNop()
 	}
 	if config.Dial == nil {
-		config.Dial = dialTCP
-	}
-	if config.Credentials == nil {
-		config.Credentials = insecure.NewCredentials()
+		config.Dial = dialNetwork
 	}
 	if config.SnapshotBytesPerSecond == 0 {
 		config.SnapshotBytesPerSecond = 64 << 20
@@ -131,11 +127,6 @@ func New(config Config) (*Transport, error) {
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.mu.peers = make(map[uint64]*peer)
 	return t, nil
-}
-
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", address)
 }
 
 // Attach begins delivery. Until then peers that connect are told to try again.

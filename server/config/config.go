@@ -3,6 +3,8 @@ package config
 import (
 	"net/url"
 	"time"
+
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
 
 // Defaults that other packages and messages refer to.
@@ -85,6 +87,13 @@ type Config struct {
 	InitialClusterToken string
 	StrictReconfigCheck bool
 	MaxLearners         int
+
+	// --- security ---
+
+	ClientTLS       tlsconfig.Settings
+	PeerTLS         tlsconfig.Settings
+	TLS             tlsconfig.Protocol // of both
+	SelfSignedYears uint
 
 	// --- limits ---
 
@@ -172,6 +181,7 @@ func Default() *Config {
 		InitialClusterToken:         DefaultInitialClusterToken,
 		StrictReconfigCheck:         true,
 		MaxLearners:                 1,
+		SelfSignedYears:             DefaultSelfSignedYears,
 		MaxTxnOps:                   DefaultMaxTxnOps,
 		MaxRequestBytes:             DefaultMaxRequestBytes,
 		MaxConcurrentStreams:        1<<32 - 1,

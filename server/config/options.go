@@ -65,12 +65,15 @@ type raw struct {
 	retention      string
 	gates          string
 	rotation       string
+	cipherSuites   []string
+	tlsMinVersion  string
+	tlsMaxVersion  string
 }
 
 // optionTable lists every option there is, in the order of the usage text.
 func optionTable(c *Config, r *raw) []*option {
 	return slices.Concat(
-		memberOptions(c, r), clusterOptions(c, r), maintenanceOptions(c, r), limitOptions(c),
+		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), maintenanceOptions(c, r), limitOptions(c),
 		tuningOptions(c, r), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
 	)
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
 
 // What Parse returns instead of a configuration when the command line asks for something else than serving.
@@ -194,6 +196,9 @@ func (p *parser) file(path string) error {
 			keys["socket-"+name] = value
 		}
 	}
+	if err := flattenSecurity(keys); err != nil {
+		return fmt.Errorf("--config-file %s: %w", path, err)
+	}
 	for _, name := range sortedKeys(keys) {
 		if err := p.fileKey(name, keys[name]); err != nil {
 			return fmt.Errorf("--config-file %s: %s: %w", path, name, err)
@@ -267,6 +272,9 @@ func (p *parser) finish(fromFile bool) (*Config, error) {
 	if c.AutoCompaction, err = ParseRetention(p.raw.compactionMode, p.raw.retention); err != nil {
 		return nil, err
 	}
+	if c.TLS, err = tlsconfig.ParseProtocol(p.raw.cipherSuites, p.raw.tlsMinVersion, p.raw.tlsMaxVersion); err != nil {
+		return nil, err
+	}
 	gates, warnings, err := ParseFeatureGates(p.raw.gates)
 	if err != nil {
 		return nil, &UsageError{fmt.Errorf("invalid value %q for flag --feature-gates: %w", p.raw.gates, err)}
@@ -285,6 +293,7 @@ func (p *parser) finish(fromFile bool) (*Config, error) {
 		return nil, err
 	}
 	p.warnUnusual()
+	p.warnSecurity()
 	return c, nil
 }
 

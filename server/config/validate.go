@@ -13,7 +13,7 @@ const maxElectionTimeout = 50 * time.Second
 
 // Validate reports every setting that cannot be served, each message naming its flag. Call Complete first.
 func (c *Config) Validate() error {
-	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkCluster(), c.checkLimits(), c.Log.validate())
+	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkSecurity(), c.checkCluster(), c.checkLimits(), c.Log.validate())
 }
 
 func (c *Config) checkRaft() error {
@@ -58,10 +58,7 @@ func (c *Config) checkURLs() error {
 }
 
 func checkURL(u *url.URL, bind bool) error {
-	if u.Scheme == "https" || u.Scheme == "unixs" {
-		return fmt.Errorf("%s asks for TLS, which this version does not serve; use http or unix", u)
-	}
-	if !bind || u.Scheme == "unix" {
+	if !bind || u.Scheme == "unix" || u.Scheme == "unixs" {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(u.Host)

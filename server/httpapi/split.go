@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
 
 // HTTP/2 connections, and gRPC's are those, begin with "PRI * HTTP/2.0"; no method of HTTP/1 begins with "PRI ".
@@ -16,7 +18,8 @@ const preface = "PRI "
 const prefaceTimeout = 2 * time.Minute
 
 // Split serves two protocols on one port: connections that begin with HTTP/2's preface are accepted from the first
-// listener, all others from the second. Closing one of the two turns the connections for it away; closing both, or the
+// listener, all others from the second. Where TLS has been terminated browsers speak HTTP/2 too, and so the first request
+// decides there: only those for gRPC are accepted from the first listener. Closing one of the two turns the connections for it away; closing both, or the
 // original, ends the split. Accept fails only after every goroutine of the split but one that ends at once has ended.
 func Split(from net.Listener) (grpcListener, httpListener net.Listener) {
 	s := &splitter{from: from, stopping: make(chan struct{}), ended: make(chan struct{})}
@@ -109,17 +112,30 @@ func (s *splitter) sniff(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	begin, err := readPreface(conn)
+	begun, isGRPC, err := decide(conn)
 	s.unwatch(conn)
 	if err != nil {
 		conn.Close()
 		return
 	}
-	to := s.http
-	if string(begin) == preface {
-		to = s.grpc
+	if isGRPC {
+		s.grpc.hand(begun)
+	} else {
+		s.http.hand(begun)
 	}
-	to.hand(conn, begin)
+}
+
+// decide reads as much as it takes to know whose the connection is. What it returns begins with what was read.
+func decide(conn net.Conn) (begun net.Conn, isGRPC bool, err error) {
+	begin, err := readPreface(conn)
+	if err != nil {
+		return nil, false, err
+	}
+	isHTTP2 := string(begin) == preface
+	if _, secure := tlsconfig.State(conn); isHTTP2 && secure {
+		return firstRequest(conn, begin)
+	}
+	return &begunConn{Conn: conn, begin: begin}, isHTTP2, nil
 }
 
 // readPreface reads until it is clear which protocol the connection speaks.
@@ -150,9 +166,9 @@ type side struct {
 }
 
 // hand gives the connection to Accept, or closes it when nobody will accept it any more.
-func (l *side) hand(conn net.Conn, begin []byte) {
+func (l *side) hand(conn net.Conn) {
 	select {
-	case l.conns <- &begunConn{Conn: conn, begin: begin}:
+	case l.conns <- conn:
 	case <-l.closed:
 		conn.Close()
 	case <-l.splitter.stopping:
@@ -200,6 +216,9 @@ type begunConn struct {
 	net.Conn
 	begin []byte
 }
+
+// NetConn is what tells of the TLS below.
+func (c *begunConn) NetConn() net.Conn { return c.Conn }
 
 func (c *begunConn) Read(p []byte) (int, error) {
 	if len(c.begin) > 0 {
