@@ -185,6 +185,8 @@ func requestKind(r *pb.InternalRaftRequest) string {
 		return "DowngradeInfoSet"
 	case r.RetentionSample != nil:
 		return "RetentionSample"
+	case r.Maintenance != nil:
+		return "Maintenance"
 	}
 	return "Unknown"
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/metrics"
+	"github.com/upkeep-kv/upkeep/server/schedule"
 )
 
 // Options are what a program or a test hands in beside the configuration. The zero value serves on the network.
@@ -64,6 +65,7 @@ type Server struct {
 	alarms    *quota.Alarms
 	cluster   *member.Cluster
 	timeline  *apply.Timeline
+	schedule  *schedule.State
 	machine   *apply.Machine
 	limit     quota.Limit
 	transport *transport.Transport
@@ -74,6 +76,7 @@ type Server struct {
 	listeners listeners
 	compactor *maintenance.Compactor
 	checker   *integrity.Checker
+	agent     *maintenance.Agent
 
 	restarted bool            // the log was there already
 	contacts  []member.Member // where peers are until the log tells
@@ -82,6 +85,8 @@ type Server struct {
 	quotaAlarm     *quotaAlarm
 	committedBytes atomic.Int64 // size of the file at the last commit
 	learner        atomic.Bool
+
+	defragmenting atomic.Int32 // defragmentations under way, by turn or not
 
 	killed atomic.Bool // by Kill: nothing more is to reach the database
 
@@ -165,6 +170,7 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	s.observeLevels()
+	s.startAgent() // which peers may ask as soon as they are served
 	if err := s.serve(); err != nil {
 		return err
 	}
@@ -208,6 +214,10 @@ func (s *Server) loadState() error {
 	if err := s.timeline.Load(view); err != nil {
 		return err
 	}
+	s.schedule = schedule.New()
+	if err := s.schedule.Load(view); err != nil {
+		return err
+	}
 	s.cluster = member.New(s.clusterID, s.cfg.MaxLearners)
 	if err := s.cluster.Load(view.ScanBucket); err != nil {
 		return err
@@ -215,7 +225,7 @@ func (s *Server) loadState() error {
 	s.learner.Store(s.cluster.IsLearner(s.id))
 	s.machine = apply.New(apply.Config{
 		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms,
-		Members: s.cluster, Timeline: s.timeline, Logger: s.logger, MembershipChanged: s.membershipChanged,
+		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
 		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration},
 	})
 	return nil
@@ -315,6 +325,9 @@ func (s *Server) closeParts() error {
 	}
 	if s.checker != nil {
 		s.checker.Close()
+	}
+	if s.agent != nil {
+		s.agent.Close()
 	}
 	if s.hub != nil {
 		s.hub.Close()

@@ -2,16 +2,21 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/upkeep-kv/upkeep/backend"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/server/metrics"
 	"github.com/upkeep-kv/upkeep/server/rpc"
 )
@@ -48,10 +53,47 @@ func (u upkeep) Status() *pb.StatusResponse {
 	}
 }
 
+// Defragment waits for this member's turn: at most one member is under maintenance. Without a leader there is nobody to
+// agree with, and it begins at once.
 func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) {
+	outcome, err := u.agent.Call(ctx, schedulepb.Kind_DEFRAG, "asked for by a client",
+		func() bool { return u.node.Lead() != 0 })
+	if errors.Is(err, maintenance.ErrNoSchedule) {
+		return u.defragment(ctx, func(int64, int64) {})
+	}
+	if err != nil {
+		return nil, callError(err)
+	}
+	return &pb.DefragmentResponse{
+		SizeBefore:        outcome.SizeBefore,
+		SizeAfter:         outcome.SizeAfter,
+		BytesCopied:       outcome.Bytes,
+		LongestPauseNanos: outcome.LongestPause,
+		DurationNanos:     outcome.Duration,
+	}, nil
+}
+
+// callError gives what the schedule refuses a call with its place on the wire.
+func callError(err error) error {
+	switch {
+	case errors.Is(err, maintenance.ErrStopping):
+		return raftnode.ErrStopped
+	case errors.Is(err, maintenance.ErrPaused):
+		return status.Error(codes.Aborted, err.Error())
+	}
+	return err
+}
+
+// defragment is the work itself.
+func (u upkeep) defragment(ctx context.Context, progress func(copied, total int64)) (*pb.DefragmentResponse, error) {
+	u.defragmenting.Add(1)
+	defer u.defragmenting.Add(-1)
 	u.logger.Info("starting defragmentation", u.logField(), zap.Int64("size-bytes", u.backend.Sizes().File))
 	u.metrics.DefragStarted()
-	result, err := u.backend.Defrag(ctx, backend.DefragOptions{Progress: u.metrics.DefragProgress})
+	result, err := u.backend.Defrag(ctx, backend.DefragOptions{Progress: func(copied, total int64) {
+		u.metrics.DefragProgress(copied, total)
+		progress(copied, total)
+	}})
 	u.metrics.DefragDone(metrics.Defrag{
 		SizeBefore: result.SizeBefore, SizeAfter: result.SizeAfter,
 		Took: result.Duration, LongestPause: result.LongestPause, Err: err,

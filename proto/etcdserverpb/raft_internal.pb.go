@@ -9,6 +9,7 @@
 package etcdserverpb
 
 import (
+	schedulepb "github.com/upkeep-kv/upkeep/proto/schedulepb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -125,8 +126,10 @@ type InternalRaftRequest struct {
 	Batch []*InternalRaftRequest `protobuf:"bytes,20000,rep,name=batch,proto3" json:"batch,omitempty"`
 	// Maps a point in time to the revision current when it is applied. Ours.
 	RetentionSample *RetentionSampleRequest `protobuf:"bytes,20001,opt,name=retention_sample,json=retentionSample,proto3" json:"retention_sample,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Changes the schedule of maintenance. Ours.
+	Maintenance   *schedulepb.Command `protobuf:"bytes,20002,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InternalRaftRequest) Reset() {
@@ -393,6 +396,13 @@ func (x *InternalRaftRequest) GetBatch() []*InternalRaftRequest {
 func (x *InternalRaftRequest) GetRetentionSample() *RetentionSampleRequest {
 	if x != nil {
 		return x.RetentionSample
+	}
+	return nil
+}
+
+func (x *InternalRaftRequest) GetMaintenance() *schedulepb.Command {
+	if x != nil {
+		return x.Maintenance
 	}
 	return nil
 }
@@ -798,11 +808,11 @@ var File_proto_etcdserverpb_raft_internal_proto protoreflect.FileDescriptor
 
 const file_proto_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	"\n" +
-	"&proto/etcdserverpb/raft_internal.proto\x12\x13upkeep.etcdserverpb\x1a\x1cproto/etcdserverpb/rpc.proto\"`\n" +
+	"&proto/etcdserverpb/raft_internal.proto\x12\x13upkeep.etcdserverpb\x1a\x1cproto/etcdserverpb/rpc.proto\x1a\x1fproto/schedulepb/schedule.proto\"`\n" +
 	"\rRequestHeader\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12#\n" +
-	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\xc4\x15\n" +
+	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\x84\x16\n" +
 	"\x13InternalRaftRequest\x12:\n" +
 	"\x06header\x18d \x01(\v2\".upkeep.etcdserverpb.RequestHeaderR\x06header\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x127\n" +
@@ -846,7 +856,8 @@ const file_proto_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	" \x01(\v2,.upkeep.etcdserverpb.DowngradeInfoSetRequestR\x10downgradeInfoSet\x12g\n" +
 	"\x16downgrade_version_test\x18\xacM \x01(\v20.upkeep.etcdserverpb.DowngradeVersionTestRequestR\x14downgradeVersionTest\x12@\n" +
 	"\x05batch\x18\xa0\x9c\x01 \x03(\v2(.upkeep.etcdserverpb.InternalRaftRequestR\x05batch\x12X\n" +
-	"\x10retention_sample\x18\xa1\x9c\x01 \x01(\v2+.upkeep.etcdserverpb.RetentionSampleRequestR\x0fretentionSample\"\x0f\n" +
+	"\x10retention_sample\x18\xa1\x9c\x01 \x01(\v2+.upkeep.etcdserverpb.RetentionSampleRequestR\x0fretentionSample\x12>\n" +
+	"\vmaintenance\x18\xa2\x9c\x01 \x01(\v2\x1a.upkeep.schedulepb.CommandR\vmaintenance\"\x0f\n" +
 	"\rEmptyResponse\"p\n" +
 	"\x1bInternalAuthenticateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -920,6 +931,7 @@ var file_proto_etcdserverpb_raft_internal_proto_goTypes = []any{
 	(*AuthRoleGetRequest)(nil),              // 32: upkeep.etcdserverpb.AuthRoleGetRequest
 	(*AuthRoleGrantPermissionRequest)(nil),  // 33: upkeep.etcdserverpb.AuthRoleGrantPermissionRequest
 	(*AuthRoleRevokePermissionRequest)(nil), // 34: upkeep.etcdserverpb.AuthRoleRevokePermissionRequest
+	(*schedulepb.Command)(nil),              // 35: upkeep.schedulepb.Command
 }
 var file_proto_etcdserverpb_raft_internal_proto_depIdxs = []int32{
 	0,  // 0: upkeep.etcdserverpb.InternalRaftRequest.header:type_name -> upkeep.etcdserverpb.RequestHeader
@@ -955,12 +967,13 @@ var file_proto_etcdserverpb_raft_internal_proto_depIdxs = []int32{
 	8,  // 30: upkeep.etcdserverpb.InternalRaftRequest.downgrade_version_test:type_name -> upkeep.etcdserverpb.DowngradeVersionTestRequest
 	1,  // 31: upkeep.etcdserverpb.InternalRaftRequest.batch:type_name -> upkeep.etcdserverpb.InternalRaftRequest
 	9,  // 32: upkeep.etcdserverpb.InternalRaftRequest.retention_sample:type_name -> upkeep.etcdserverpb.RetentionSampleRequest
-	5,  // 33: upkeep.etcdserverpb.ClusterMemberAttrSetRequest.member_attributes:type_name -> upkeep.etcdserverpb.Attributes
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	35, // 33: upkeep.etcdserverpb.InternalRaftRequest.maintenance:type_name -> upkeep.schedulepb.Command
+	5,  // 34: upkeep.etcdserverpb.ClusterMemberAttrSetRequest.member_attributes:type_name -> upkeep.etcdserverpb.Attributes
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_proto_etcdserverpb_raft_internal_proto_init() }

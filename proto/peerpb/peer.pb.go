@@ -10,6 +10,7 @@ package peerpb
 
 import (
 	etcdserverpb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	schedulepb "github.com/upkeep-kv/upkeep/proto/schedulepb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -476,7 +477,7 @@ var File_proto_peerpb_peer_proto protoreflect.FileDescriptor
 
 const file_proto_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x17proto/peerpb/peer.proto\x12\rupkeep.peerpb\x1a\x1cproto/etcdserverpb/rpc.proto\"d\n" +
+	"\x17proto/peerpb/peer.proto\x12\rupkeep.peerpb\x1a\x1cproto/etcdserverpb/rpc.proto\x1a\x1fproto/schedulepb/schedule.proto\"d\n" +
 	"\x05Hello\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x12\n" +
@@ -507,7 +508,7 @@ const file_proto_peerpb_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x125\n" +
 	"\amembers\x18\x02 \x03(\v2\x1b.upkeep.etcdserverpb.MemberR\amembers\x12\x18\n" +
 	"\aremoved\x18\x03 \x03(\x04R\aremoved\x12'\n" +
-	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\xc2\x05\n" +
+	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\x8c\x06\n" +
 	"\x04Peer\x12=\n" +
 	"\x04Raft\x12\x18.upkeep.peerpb.RaftBatch\x1a\x19.upkeep.peerpb.RaftClosed(\x01\x12P\n" +
 	"\x0eSnapshotOffset\x12\x1d.upkeep.peerpb.SnapshotHeader\x1a\x1f.upkeep.peerpb.SnapshotPosition\x12K\n" +
@@ -516,7 +517,8 @@ const file_proto_peerpb_peer_proto_rawDesc = "" +
 	"\x0eLeaseKeepAlive\x12*.upkeep.etcdserverpb.LeaseKeepAliveRequest\x1a+.upkeep.etcdserverpb.LeaseKeepAliveResponse\x12l\n" +
 	"\x0fLeaseTimeToLive\x12+.upkeep.etcdserverpb.LeaseTimeToLiveRequest\x1a,.upkeep.etcdserverpb.LeaseTimeToLiveResponse\x12f\n" +
 	"\rMemberPromote\x12).upkeep.etcdserverpb.MemberPromoteRequest\x1a*.upkeep.etcdserverpb.MemberPromoteResponse\x12Q\n" +
-	"\x06HashKV\x12\".upkeep.etcdserverpb.HashKVRequest\x1a#.upkeep.etcdserverpb.HashKVResponseB*Z(github.com/upkeep-kv/upkeep/proto/peerpbb\x06proto3"
+	"\x06HashKV\x12\".upkeep.etcdserverpb.HashKVRequest\x1a#.upkeep.etcdserverpb.HashKVResponse\x12H\n" +
+	"\aFigures\x12!.upkeep.schedulepb.FiguresRequest\x1a\x1a.upkeep.schedulepb.FiguresB*Z(github.com/upkeep-kv/upkeep/proto/peerpbb\x06proto3"
 
 var (
 	file_proto_peerpb_peer_proto_rawDescOnce sync.Once
@@ -545,10 +547,12 @@ var file_proto_peerpb_peer_proto_goTypes = []any{
 	(*etcdserverpb.LeaseTimeToLiveRequest)(nil),  // 10: upkeep.etcdserverpb.LeaseTimeToLiveRequest
 	(*etcdserverpb.MemberPromoteRequest)(nil),    // 11: upkeep.etcdserverpb.MemberPromoteRequest
 	(*etcdserverpb.HashKVRequest)(nil),           // 12: upkeep.etcdserverpb.HashKVRequest
-	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 13: upkeep.etcdserverpb.LeaseKeepAliveResponse
-	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 14: upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	(*etcdserverpb.MemberPromoteResponse)(nil),   // 15: upkeep.etcdserverpb.MemberPromoteResponse
-	(*etcdserverpb.HashKVResponse)(nil),          // 16: upkeep.etcdserverpb.HashKVResponse
+	(*schedulepb.FiguresRequest)(nil),            // 13: upkeep.schedulepb.FiguresRequest
+	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 14: upkeep.etcdserverpb.LeaseKeepAliveResponse
+	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 15: upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	(*etcdserverpb.MemberPromoteResponse)(nil),   // 16: upkeep.etcdserverpb.MemberPromoteResponse
+	(*etcdserverpb.HashKVResponse)(nil),          // 17: upkeep.etcdserverpb.HashKVResponse
+	(*schedulepb.Figures)(nil),                   // 18: upkeep.schedulepb.Figures
 }
 var file_proto_peerpb_peer_proto_depIdxs = []int32{
 	0,  // 0: upkeep.peerpb.RaftBatch.hello:type_name -> upkeep.peerpb.Hello
@@ -563,16 +567,18 @@ var file_proto_peerpb_peer_proto_depIdxs = []int32{
 	10, // 9: upkeep.peerpb.Peer.LeaseTimeToLive:input_type -> upkeep.etcdserverpb.LeaseTimeToLiveRequest
 	11, // 10: upkeep.peerpb.Peer.MemberPromote:input_type -> upkeep.etcdserverpb.MemberPromoteRequest
 	12, // 11: upkeep.peerpb.Peer.HashKV:input_type -> upkeep.etcdserverpb.HashKVRequest
-	2,  // 12: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
-	4,  // 13: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
-	4,  // 14: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
-	7,  // 15: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
-	13, // 16: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
-	14, // 17: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	15, // 18: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
-	16, // 19: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
-	12, // [12:20] is the sub-list for method output_type
-	4,  // [4:12] is the sub-list for method input_type
+	13, // 12: upkeep.peerpb.Peer.Figures:input_type -> upkeep.schedulepb.FiguresRequest
+	2,  // 13: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
+	4,  // 14: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
+	4,  // 15: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
+	7,  // 16: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
+	14, // 17: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
+	15, // 18: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	16, // 19: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
+	17, // 20: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
+	18, // 21: upkeep.peerpb.Peer.Figures:output_type -> upkeep.schedulepb.Figures
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name

@@ -11,6 +11,7 @@ package peerpb
 import (
 	context "context"
 	etcdserverpb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	schedulepb "github.com/upkeep-kv/upkeep/proto/schedulepb"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -30,6 +31,7 @@ const (
 	Peer_LeaseTimeToLive_FullMethodName = "/upkeep.peerpb.Peer/LeaseTimeToLive"
 	Peer_MemberPromote_FullMethodName   = "/upkeep.peerpb.Peer/MemberPromote"
 	Peer_HashKV_FullMethodName          = "/upkeep.peerpb.Peer/HashKV"
+	Peer_Figures_FullMethodName         = "/upkeep.peerpb.Peer/Figures"
 )
 
 // PeerClient is the client API for Peer service.
@@ -52,6 +54,8 @@ type PeerClient interface {
 	MemberPromote(ctx context.Context, in *etcdserverpb.MemberPromoteRequest, opts ...grpc.CallOption) (*etcdserverpb.MemberPromoteResponse, error)
 	// HashKV compares histories between members.
 	HashKV(ctx context.Context, in *etcdserverpb.HashKVRequest, opts ...grpc.CallOption) (*etcdserverpb.HashKVResponse, error)
+	// Figures tells whoever leads how the member is, so that maintenance can be planned.
+	Figures(ctx context.Context, in *schedulepb.FiguresRequest, opts ...grpc.CallOption) (*schedulepb.Figures, error)
 }
 
 type peerClient struct {
@@ -148,6 +152,16 @@ func (c *peerClient) HashKV(ctx context.Context, in *etcdserverpb.HashKVRequest,
 	return out, nil
 }
 
+func (c *peerClient) Figures(ctx context.Context, in *schedulepb.FiguresRequest, opts ...grpc.CallOption) (*schedulepb.Figures, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(schedulepb.Figures)
+	err := c.cc.Invoke(ctx, Peer_Figures_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -168,6 +182,8 @@ type PeerServer interface {
 	MemberPromote(context.Context, *etcdserverpb.MemberPromoteRequest) (*etcdserverpb.MemberPromoteResponse, error)
 	// HashKV compares histories between members.
 	HashKV(context.Context, *etcdserverpb.HashKVRequest) (*etcdserverpb.HashKVResponse, error)
+	// Figures tells whoever leads how the member is, so that maintenance can be planned.
+	Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -201,6 +217,9 @@ func (UnimplementedPeerServer) MemberPromote(context.Context, *etcdserverpb.Memb
 }
 func (UnimplementedPeerServer) HashKV(context.Context, *etcdserverpb.HashKVRequest) (*etcdserverpb.HashKVResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HashKV not implemented")
+}
+func (UnimplementedPeerServer) Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error) {
+	return nil, status.Error(codes.Unimplemented, "method Figures not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -345,6 +364,24 @@ func _Peer_HashKV_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Figures_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(schedulepb.FiguresRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Figures(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Figures_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Figures(ctx, req.(*schedulepb.FiguresRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -375,6 +412,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HashKV",
 			Handler:    _Peer_HashKV_Handler,
+		},
+		{
+			MethodName: "Figures",
+			Handler:    _Peer_Figures_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 )
 
 // fakeForwarder answers with what it was asked.
@@ -36,6 +37,10 @@ func (fakeForwarder) LeaseTimeToLive(_ context.Context, r *pb.LeaseTimeToLiveReq
 
 func (fakeForwarder) MemberPromote(_ context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
 	return &pb.MemberPromoteResponse{Members: []*pb.Member{{ID: r.ID}}}, nil
+}
+
+func (fakeForwarder) Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error) {
+	return &schedulepb.Figures{Name: "asked"}, nil
 }
 
 func (fakeForwarder) HashKV(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {

@@ -16,6 +16,7 @@ import (
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
@@ -203,4 +204,12 @@ func (s *service) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVRe
 		return nil, err
 	}
 	return f.HashKV(ctx, r)
+}
+
+func (s *service) Figures(ctx context.Context, r *schedulepb.FiguresRequest) (*schedulepb.Figures, error) {
+	f, err := s.forwarder()
+	if err != nil {
+		return nil, err
+	}
+	return f.Figures(ctx, r)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
@@ -77,6 +78,7 @@ type Forwarder interface {
 	LeaseTimeToLive(context.Context, *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	MemberPromote(context.Context, *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error)
 	HashKV(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
+	Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error)
 }
 
 // Transport implements raftnode.Transport.

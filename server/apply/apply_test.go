@@ -19,6 +19,7 @@ import (
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/server/member"
+	"github.com/upkeep-kv/upkeep/server/schedule"
 )
 
 type noObserver struct{}
@@ -59,11 +60,14 @@ func newMachine(t *testing.T, path string) *machine {
 	must(err)
 	timeline := &Timeline{}
 	must(timeline.Load(view))
+	agreed := schedule.New()
+	must(agreed.Load(view))
 	members := member.New(1, 1)
 	must(members.Load(view.ScanBucket))
 	m := New(Config{
 		Backend: b, Store: store, Hub: hub, Lessor: lessor, Alarms: alarms, Members: members, Timeline: timeline,
-		Logger: zap.NewNop(), MembershipChanged: func() {}, Observer: noObserver{},
+		Schedule: agreed,
+		Logger:   zap.NewNop(), MembershipChanged: func() {}, Observer: noObserver{},
 	})
 	index, _ := b.Durable()
 	return &machine{Machine: m, index: index}

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/server/member"
+	"github.com/upkeep-kv/upkeep/server/schedule"
 )
 
 // keyConfState is where the raft configuration stands in the `meta` bucket, as JSON.
@@ -31,6 +32,7 @@ type Config struct {
 	Alarms   *quota.Alarms
 	Members  *member.Cluster
 	Timeline *Timeline
+	Schedule *schedule.State
 	Logger   *zap.Logger
 	// MembershipChanged is called on the apply goroutine whenever Members may have changed, so that peers can be added
 	// and removed.
@@ -112,6 +114,8 @@ func (m *Machine) command(batch *backend.Batch, r *pb.InternalRaftRequest) (any,
 		return m.setDowngrade(batch, r.DowngradeInfoSet)
 	case r.RetentionSample != nil:
 		return nil, m.Timeline.sample(batch, r.RetentionSample, m.Store.Revision())
+	case r.Maintenance != nil:
+		return m.Schedule.Apply(batch, r.Maintenance)
 	}
 	return nil, ErrUnknownCommand
 }
@@ -188,6 +192,9 @@ func (m *Machine) reload() error {
 		return err
 	}
 	if err := m.Timeline.Load(view); err != nil {
+		return err
+	}
+	if err := m.Schedule.Load(view); err != nil {
 		return err
 	}
 	if err := m.Lessor.Reload(); err != nil {

@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+
+	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
+	"github.com/upkeep-kv/upkeep/quota"
+)
+
+// agreed is the replicated schedule of maintenance.
+type agreed struct{ *Server }
+
+func (s agreed) Now() *schedulepb.State   { return s.Server.schedule.Now() }
+func (s agreed) Changed() <-chan struct{} { return s.Server.schedule.Changed() }
+
+func (s agreed) Propose(ctx context.Context, c *schedulepb.Command) (any, error) {
+	return proposer(s).Propose(ctx, &pb.InternalRaftRequest{Maintenance: c})
+}
+
+// figures are what this member says of itself.
+func (s *Server) figures() *schedulepb.Figures {
+	sizes, raft := s.backend.Sizes(), s.node.Status()
+	free, err := s.disk.freeBytes(s.dir.snap)
+	f := &schedulepb.Figures{
+		Member: s.id, Name: s.cfg.Name, IsLeader: raft.Lead == s.id, IsLearner: s.learner.Load(),
+		File: sizes.File, InUse: sizes.InUse, Quota: s.limit.Bytes(), DiskFree: free,
+		Applied: raft.Applied, Commit: raft.Commit,
+		Revision: s.store.Revision(), CompactRevision: s.store.CompactRevision(),
+		NoSpace: s.alarms.Raised(quota.Alarm{Member: s.id, Type: pb.AlarmType_NOSPACE}),
+		Corrupt: s.alarms.Raised(quota.Alarm{Member: s.id, Type: pb.AlarmType_CORRUPT}),
+	}
+	if err != nil {
+		f.Unhealthy = "its disk does not say how much room it has: " + err.Error()
+	}
+	if p, _ := s.agent.Progress(); p.Task != nil {
+		f.Busy = p.Phase
+	} else if s.defragmenting.Load() > 0 {
+		f.Busy = "defragmentation outside of the schedule"
+	}
+	return f
+}
+
+func (p peerService) Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error) {
+	return p.figures(), nil
+}
