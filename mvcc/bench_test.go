@@ -124,7 +124,7 @@ func BenchmarkRange(b *testing.B) {
 
 // BenchmarkCompact supersedes every key and compacts.
 func BenchmarkCompact(b *testing.B) {
-	f := newFixture(b, Config{CompactionSleep: 1, OnCompaction: func(i CompactionInfo) {
+	f := newFixture(b, Config{OnCompaction: func(i CompactionInfo) {
 		b.ReportMetric(float64(i.LongestPiece.Microseconds()), "µs-longest-piece")
 		b.ReportMetric(float64(i.Deleted)/i.Duration.Seconds(), "deletions/s")
 	}})

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/backend/pace"
 	"github.com/upkeep-kv/upkeep/mvcc/index"
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
 )
@@ -35,6 +36,24 @@ type CompactionInfo struct {
 	Duration     time.Duration // from the start of the background work
 	LongestPiece time.Duration // longest step, without the pause after it
 }
+
+// CompactionProgress is how far the compaction under way has come. It is zero but
+// for the revision when the compaction is interrupted.
+type CompactionProgress struct {
+	Revision    int64
+	Done, Total int64 // main revisions, from the first one there is
+	Deleted     int   // entries, so far
+	Took        time.Duration
+	// PieceDeleted and PieceTook are of the latest piece.
+	PieceDeleted int
+	PieceTook    time.Duration
+}
+
+// pieceSizes bounds the entries that one piece of a compaction looks at. The
+// bytes are bounded too: entries may be large, and all are read for the hash.
+var pieceSizes = pace.Sizes{First: 2000, Least: 200, Most: 50_000}
+
+const pieceBytes = 16 << 20
 
 // scheduleRetry is how long to wait before looking again whether a compaction's
 // mark is durable, and before trying a failed compaction again.
@@ -191,26 +210,10 @@ func (s *Store) compact(ctx context.Context, job *compaction) error {
 	}
 	hash := newHasher(job.rev, job.previous, kept, len(kept.Revisions) > 0)
 	info := CompactionInfo{Revision: job.rev, Keys: kept.Keys}
-	piece := compactionPiece{
-		store: s, hash: hash, kept: kept, limit: s.cfg.CompactionBatchLimit,
-		next: revision.AppendKey(nil, revision.Revision{}, false),
-		end:  revision.AppendKey(nil, revision.Revision{Main: job.rev + 1}, false),
+	if err := s.deletePieces(ctx, job.rev, kept, hash, &info); err != nil {
+		return err
 	}
-	for !piece.done {
-		from := time.Now()
-		deleted, err := piece.step(ctx, job.rev)
-		if err != nil {
-			return err
-		}
-		info.Deleted += deleted
-		info.LongestPiece = max(info.LongestPiece, time.Since(from))
-		if deleted > 0 && !piece.done {
-			if err := sleep(ctx, s.cfg.CompactionSleep); err != nil {
-				return err
-			}
-		}
-	}
-	info.Scanned, info.Duration = piece.scanned, time.Since(started)
+	info.Duration = time.Since(started)
 	if !job.resumed {
 		s.hashes.add(HashKVResult{Hash: hash.sum, HashRevision: job.rev, CompactRevision: job.previous})
 	}
@@ -220,6 +223,57 @@ func (s *Store) compact(ctx context.Context, job *compaction) error {
 		s.cfg.OnCompaction(info)
 	}
 	return nil
+}
+
+// deletePieces walks the file up to rev. Between pieces it rests for as long as
+// the governor says, or as the configuration does.
+func (s *Store) deletePieces(
+	ctx context.Context, rev int64, kept *index.Kept, hash *hasher, info *CompactionInfo,
+) (err error) {
+	started := time.Now()
+	defer func() {
+		if err != nil {
+			s.cfg.OnCompactionPiece(CompactionProgress{Revision: rev})
+		}
+	}()
+	piece := compactionPiece{
+		store: s, hash: hash, kept: kept,
+		next: revision.AppendKey(nil, revision.Revision{}, false),
+		end:  revision.AppendKey(nil, revision.Revision{Main: rev + 1}, false),
+	}
+	job := s.cfg.Pace.Start(pieceSizes)
+	defer job.Close()
+	for {
+		piece.limit = job.Size()
+		if s.cfg.CompactionBatchLimit > 0 {
+			piece.limit = s.cfg.CompactionBatchLimit
+		}
+		from := time.Now()
+		deleted, err := piece.step(ctx, rev)
+		if err != nil {
+			return err
+		}
+		took := time.Since(from)
+		info.Deleted += deleted
+		info.Scanned = piece.scanned
+		info.LongestPiece = max(info.LongestPiece, took)
+		done, total := piece.progress(rev)
+		s.cfg.OnCompactionPiece(CompactionProgress{
+			Revision: rev, Done: done, Total: total, Deleted: info.Deleted, Took: time.Since(started),
+			PieceDeleted: deleted, PieceTook: took,
+		})
+		if piece.done {
+			return nil
+		}
+		if s.cfg.CompactionSleep > 0 && deleted > 0 {
+			err = sleep(ctx, s.cfg.CompactionSleep)
+		} else {
+			err = job.Rest(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // awaitScheduled returns once the mark of a compaction at rev, and so every
@@ -251,7 +305,21 @@ type compactionPiece struct {
 	next, end []byte
 	limit     int
 	scanned   int
+	first     int64 // main revision that the walk began with
 	done      bool
+}
+
+// progress counts main revisions.
+func (p *compactionPiece) progress(rev int64) (done, total int64) {
+	total = max(rev-p.first+1, 1)
+	if p.done {
+		return total, total
+	}
+	next, _, err := revision.ParseKey(p.next)
+	if err != nil {
+		return 0, total
+	}
+	return max(next.Main-p.first, 0), total
 }
 
 // step deletes what is not kept among the next revisions, and marks the
@@ -274,10 +342,10 @@ func (p *compactionPiece) step(ctx context.Context, rev int64) (deleted int, err
 func (p *compactionPiece) scan() (ops []backend.Op, err error) {
 	view := p.store.backend.View()
 	defer view.Close()
-	n := 0
+	n, size := 0, 0
 	var keys []byte // the deleted keys, in one allocation
 	err = view.Scan(p.next, p.end, func(k, v []byte) error {
-		if n == p.limit {
+		if size += len(v); n == p.limit || size > pieceBytes && n > 0 {
 			p.next = append(p.next[:0], k...)
 			return errStop
 		}
@@ -285,6 +353,9 @@ func (p *compactionPiece) scan() (ops []backend.Op, err error) {
 		rev, deletion, err := revision.ParseKey(k)
 		if err != nil {
 			return errors.Join(ErrCorrupt, err)
+		}
+		if p.scanned+n == 1 {
+			p.first = rev.Main
 		}
 		p.hash.add(k, v, rev, deletion)
 		if p.kept.Contains(rev, &p.cursor) {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/backend/pace"
 	"github.com/upkeep-kv/upkeep/mvcc/index"
 )
 
@@ -28,11 +29,16 @@ var (
 // Config has a usable zero value.
 type Config struct {
 	Logger *zap.Logger // nil: none
-	// CompactionBatchLimit is how many revisions one step of a background
-	// compaction looks at. 0: 1000.
+	// Pace says how large the pieces of compactions and hashes may be and how long
+	// they rest between them. nil: large, and not at all.
+	Pace *pace.Governor
+	// CompactionBatchLimit is how many revisions one piece of a background
+	// compaction looks at. 0: what Pace says.
 	CompactionBatchLimit int
-	// CompactionSleep is the pause after each step that deleted something. 0: 10 ms.
+	// CompactionSleep is the pause after each piece that deleted something. 0: what Pace says.
 	CompactionSleep time.Duration
+	// OnCompactionPiece is told of each piece, on the background goroutine. May be nil.
+	OnCompactionPiece func(CompactionProgress)
 	// OnCompaction is told of each compaction that finished, on the background
 	// goroutine. May be nil.
 	OnCompaction func(CompactionInfo)
@@ -64,11 +70,8 @@ func Open(b *backend.Backend, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	if cfg.CompactionBatchLimit <= 0 {
-		cfg.CompactionBatchLimit = 1000
-	}
-	if cfg.CompactionSleep <= 0 {
-		cfg.CompactionSleep = 10 * time.Millisecond
+	if cfg.OnCompactionPiece == nil {
+		cfg.OnCompactionPiece = func(CompactionProgress) {}
 	}
 	s := &Store{backend: b, cfg: cfg, logger: cfg.Logger}
 	s.pins.init()

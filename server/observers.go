@@ -60,8 +60,8 @@ func (s *Server) transportObserver() transport.Observer {
 func (s *Server) rpcObserver() rpc.Observer {
 	m := s.metrics
 	return rpc.Observer{
-		Started:       m.CallStarted,
-		Handled:       m.CallHandled,
+		Started:       s.callStarted,
+		Handled:       s.callHandled,
 		Received:      m.MessageReceived,
 		Sent:          m.MessageSent,
 		ReceivedBytes: m.ClientReceivedBytes,
@@ -92,6 +92,8 @@ func (s *Server) observeLevels() {
 		SlowWatchers:    func() int64 { return int64(s.hub.Stats().Slow) },
 		PendingEvents:   func() int64 { return int64(s.hub.Stats().Pending) },
 		Leases:          func() int64 { return int64(s.lessor.Len()) },
+		PaceShare:       func() float64 { return s.governor.Stats().Share },
+		PacePiece:       func() float64 { return s.governor.Stats().Piece.Seconds() },
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/backend/pace"
 	"github.com/upkeep-kv/upkeep/mvcc"
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
@@ -55,6 +56,11 @@ type Server struct {
 	changed func()
 
 	id, clusterID uint64
+
+	governor *pace.Governor // of all background work
+	progress progressBoard
+	// compacting is the compaction on the board; the compactor's goroutine only.
+	compacting *progressEntry
 
 	metrics   *metrics.Metrics
 	backend   *backend.Backend
@@ -133,6 +139,7 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 
 // start is Start in the order in which things depend on each other.
 func (s *Server) start(ctx context.Context, opts Options) error {
+	s.governor = pace.New()
 	s.metrics = metrics.New(prometheus.NewRegistry(), s.cfg.ExtensiveMetrics)
 	if err := s.checkBootstrap(); err != nil {
 		return err

@@ -45,10 +45,9 @@ func (s *Server) mvccConfig() mvcc.Config {
 		Logger:               s.logger,
 		CompactionBatchLimit: s.cfg.CompactionBatchLimit,
 		CompactionSleep:      s.cfg.CompactionSleepInterval,
-		OnCompaction: func(info mvcc.CompactionInfo) {
-			s.metrics.CompactionPiece(info.Deleted, info.LongestPiece)
-			s.metrics.Compacted(info.Duration)
-		},
+		Pace:                 s.governor,
+		OnCompactionPiece:    s.compactionPiece,
+		OnCompaction:         func(info mvcc.CompactionInfo) { s.metrics.Compacted(info.Duration) },
 	}
 }
 
@@ -134,6 +133,6 @@ func (s *Server) walOptions() wal.Options {
 		NoSync:       s.cfg.UnsafeNoFsync,
 		OnWrite:      func(bytes int, took time.Duration) { s.metrics.WALWritten(bytes); s.metrics.WALWriteTook(took) },
 		OnCramped:    s.crampedLog,
-		OnSync:       s.metrics.WALSynced,
+		OnSync:       s.logSynced,
 	}
 }

@@ -23,8 +23,6 @@ const (
 	DefaultQuotaBackendBytes      = 2 << 30
 	DefaultBackendBatchInterval   = 100 * time.Millisecond
 	DefaultBackendBatchLimit      = 10_000
-	DefaultCompactionBatchLimit   = 1_000
-	DefaultCompactionSleep        = 10 * time.Millisecond
 	DefaultCompactHashCheckTime   = time.Minute
 	DefaultWatchProgressInterval  = 10 * time.Minute
 	MinWatchProgressInterval      = 100 * time.Millisecond
@@ -116,7 +114,9 @@ type Config struct {
 
 	// --- maintenance ---
 
-	AutoCompaction          Retention
+	AutoCompaction Retention
+	// CompactionBatchLimit and CompactionSleepInterval are 0 for a compaction that
+	// is paced by what requests feel.
 	CompactionBatchLimit    int
 	CompactionSleepInterval time.Duration
 	CorruptCheckTime        time.Duration // between the leader's comparisons of all members, 0 = never
@@ -191,8 +191,6 @@ func Default() *Config {
 		BackendBatchInterval:        DefaultBackendBatchInterval,
 		BackendBatchLimit:           DefaultBackendBatchLimit,
 		AutoCompaction:              Retention{Mode: CompactPeriodic},
-		CompactionBatchLimit:        DefaultCompactionBatchLimit,
-		CompactionSleepInterval:     DefaultCompactionSleep,
 		CompactHashCheckTime:        DefaultCompactHashCheckTime,
 		WatchProgressNotifyInterval: DefaultWatchProgressInterval,
 		WarningApplyDuration:        100 * time.Millisecond,
@@ -224,8 +222,6 @@ func (c *Config) Complete() {
 	orDefault(&c.SnapshotCount, DefaultSnapshotCount)
 	orDefault(&c.BackendBatchInterval, DefaultBackendBatchInterval)
 	orDefault(&c.BackendBatchLimit, DefaultBackendBatchLimit)
-	orDefault(&c.CompactionBatchLimit, DefaultCompactionBatchLimit)
-	orDefault(&c.CompactionSleepInterval, DefaultCompactionSleep)
 	orDefault(&c.WatchProgressNotifyInterval, DefaultWatchProgressInterval)
 	c.WatchProgressNotifyInterval = max(c.WatchProgressNotifyInterval, MinWatchProgressInterval)
 }

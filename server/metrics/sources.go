@@ -12,6 +12,7 @@ type Sources struct {
 	WatchStreams, Watchers                 func() int64
 	SlowWatchers, PendingEvents            func() int64
 	Leases                                 func() int64
+	PaceShare, PacePiece                   func() float64 // of the time; in seconds
 }
 
 // Observe registers the sources. It may be called once for each field.
@@ -49,5 +50,12 @@ func (m *Metrics) Observe(s Sources) {
 	level("etcd_debugging_mvcc_watcher_total", "Watchers.", s.Watchers)
 	level("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are catching up.", s.SlowWatchers)
 	level("etcd_debugging_mvcc_pending_events_total", "Events that wait to be sent.", s.PendingEvents)
+	fraction := func(name, help string, value func() float64) {
+		if value != nil {
+			r.gaugeFunc(name, help, value)
+		}
+	}
+	fraction("upkeep_pace_share", "Share of the time that maintenance may work in, by what requests feel.", s.PaceShare)
+	fraction("upkeep_pace_piece_seconds", "How long a piece of maintenance may last, by what requests feel.", s.PacePiece)
 	level("upkeep_lease_total", "Leases.", s.Leases)
 }

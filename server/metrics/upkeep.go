@@ -16,6 +16,8 @@ type upkeepMetrics struct {
 	defragReclaimed           prometheus.Counter
 	defragPause               prometheus.Histogram
 	defragFailures            prometheus.Counter
+
+	compactionDone, compactionOf prometheus.Gauge
 }
 
 func (u *upkeepMetrics) register(r registrar) {
@@ -27,6 +29,8 @@ func (u *upkeepMetrics) register(r registrar) {
 	u.defragTotal = r.gauge("upkeep_defrag_total_bytes", "Bytes that the current or last defragmentation has to copy.")
 	u.defragReclaimed = r.counter("upkeep_defrag_reclaimed_bytes_total", "Bytes that defragmentations gave back to the file system.")
 	u.defragPause = r.histogram("upkeep_defrag_pause_seconds", "Longest time that commits waited in a defragmentation.", doubling(0.0001, 16))
+	u.compactionDone = r.gauge("upkeep_compaction_done_revisions", "Revisions that the current or last compaction has been through.")
+	u.compactionOf = r.gauge("upkeep_compaction_total_revisions", "Revisions that the current or last compaction has to go through.")
 	u.defragFailures = r.counter("upkeep_defrag_failures_total", "Defragmentations that failed or were cancelled.")
 }
 
@@ -43,6 +47,12 @@ type Defrag struct {
 	SizeBefore, SizeAfter int64
 	Took, LongestPause    time.Duration
 	Err                   error
+}
+
+// CompactionProgress is told how far a compaction has come.
+func (u *upkeepMetrics) CompactionProgress(done, total int64) {
+	u.compactionDone.Set(float64(done))
+	u.compactionOf.Set(float64(total))
 }
 
 // DefragStarted, DefragProgress and DefragDone follow a defragmentation.

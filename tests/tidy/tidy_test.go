@@ -23,7 +23,8 @@ const (
 var mayImport = map[string][]string{
 	"proto":              {"proto"},
 	"backend/vfs":        {},
-	"backend":            {"backend/vfs"},
+	"backend/pace":       {},
+	"backend":            {"backend/vfs", "backend/pace"},
 	"mvcc/revision":      {},
 	"mvcc/index":         {"mvcc/revision"},
 	"mvcc":               {"proto", "backend", "mvcc/index", "mvcc/revision"},
