@@ -5,8 +5,12 @@ import (
 	"net/http"
 	"strconv"
 
+	"google.golang.org/grpc/test/bufconn"
+
 	"github.com/upkeep-kv/upkeep/mvcc"
+	"github.com/upkeep-kv/upkeep/server/gateway"
 	"github.com/upkeep-kv/upkeep/server/httpapi"
+	"github.com/upkeep-kv/upkeep/server/rpc"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 )
@@ -45,6 +49,8 @@ func (s *Server) httpConfig() httpapi.Config {
 		State:   httpState{s},
 		Metrics: s.metrics.Handler(),
 		Vars:    s.debugVars,
+		Origins: s.cfg.CORSOrigins,
+		Hosts:   s.cfg.HostWhitelist,
 		Pprof:   s.cfg.EnablePprof || s.cfg.Log.Level == "debug",
 		Timeout: s.cfg.requestTimeout(),
 		Observer: httpapi.Observer{
@@ -55,7 +61,31 @@ func (s *Server) httpConfig() httpapi.Config {
 	}
 }
 
-func (s *Server) clientHandler() http.Handler  { return httpapi.ClientHandler(s.httpConfig()) }
+func (s *Server) clientHandler() http.Handler {
+	c := s.httpConfig()
+	if s.gateway != nil {
+		c.Gateway = s.gateway
+	}
+	return httpapi.ClientHandler(c)
+}
+
+// loopbackBytes is how much the gateway and the gRPC server may have on the way to each other, in each direction.
+const loopbackBytes = 64 << 10
+
+// openGateway prepares JSON over HTTP: through a listener in memory, it is one more client of the gRPC server.
+func (s *Server) openGateway() {
+	if !s.cfg.EnableGRPCGateway {
+		return
+	}
+	loopback := bufconn.Listen(loopbackBytes)
+	s.listeners.clientGRPC = append(s.listeners.clientGRPC, port{Listener: loopback})
+	s.gateway = gateway.New(gateway.Config{
+		Dial:            loopback.DialContext,
+		MaxMessageBytes: rpc.MaxMessageBytes(int(s.cfg.MaxRequestBytes)),
+		Logger:          s.logger,
+	})
+}
+
 func (s *Server) metricsHandler() http.Handler { return httpapi.MetricsHandler(s.httpConfig()) }
 func (s *Server) peerHandler() http.Handler    { return httpapi.PeerHandler(s.httpConfig()) }
 

@@ -104,6 +104,7 @@ func (s *Server) serve() error {
 			s.metrics.DeclareMethod(methodKind(method), service, method.Name)
 		}
 	}
+	s.openGateway()
 	s.peers = s.transport.NewServer()
 	for _, l := range s.listeners.peerGRPC {
 		s.background.Go(func() { s.ended("peer gRPC", s.peers.Serve(l)) })
@@ -154,13 +155,17 @@ func (s *Server) serveClients() {
 	s.logger.Info("ready to serve client requests")
 }
 
-// readHeaderTimeout cuts off connections that never get to their request.
-const readHeaderTimeout = 5 * time.Minute
+const (
+	// readHeaderTimeout cuts off connections that never get to their request.
+	readHeaderTimeout = 5 * time.Minute
+	// idleTimeout cuts off connections that have nothing more to ask.
+	idleTimeout = 10 * time.Minute
+)
 
 // serveHTTP serves handler, and calls of mixed, unless that is nil, where HTTP/2 may bring them.
 func (s *Server) serveHTTP(handler http.Handler, ports []port, mixed *grpc.Server) {
 	for _, l := range ports {
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: readHeaderTimeout}
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout}
 		if config.IsSecure(&l.url) {
 			httpapi.Secure(server, mixed)
 		}

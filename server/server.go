@@ -24,6 +24,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
 	"github.com/upkeep-kv/upkeep/server/apply"
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/gateway"
 	"github.com/upkeep-kv/upkeep/server/integrity"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/server/member"
@@ -78,6 +79,7 @@ type Server struct {
 	node      *raftnode.Node
 	peers     *grpc.Server
 	clients   *grpc.Server
+	gateway   *gateway.Gateway // nil without --enable-grpc-gateway
 	rings     keyrings
 	listeners listeners
 	compactor *maintenance.Compactor
@@ -343,6 +345,9 @@ func (s *Server) closeParts() error {
 		s.clients.Stop()
 	}
 	s.listeners.close()
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
 	if s.lessor != nil {
 		s.lessor.Close()
 	}

@@ -101,6 +101,7 @@ func (s *Server) rpcOptions() rpc.Options {
 		KeepAliveTimeout:     s.cfg.GRPCKeepAliveTimeout,
 		ElectionTimeout:      s.cfg.ElectionTimeout,
 		WarnUnaryDuration:    s.cfg.WarningUnaryRequestDuration,
+		NotServingOnDefrag:   s.cfg.Gates.StopGRPCServiceOnDefrag,
 		ServerOptions:        []grpc.ServerOption{grpc.Creds(tlsconfig.Terminated())},
 	}
 }

@@ -130,6 +130,12 @@ type Config struct {
 
 	Gates FeatureGates
 
+	// --- http ---
+
+	EnableGRPCGateway bool     // serve JSON under /v3/
+	CORSOrigins       []string // sites whose pages may call; nil means all
+	HostWhitelist     []string // names that requests without TLS may be addressed to; nil means any
+
 	// --- observing ---
 
 	ExtensiveMetrics bool // --metrics=extensive: gRPC latency histograms too
@@ -195,6 +201,7 @@ func Default() *Config {
 		WatchProgressNotifyInterval: DefaultWatchProgressInterval,
 		WarningApplyDuration:        100 * time.Millisecond,
 		WarningUnaryRequestDuration: 300 * time.Millisecond,
+		EnableGRPCGateway:           true,
 		Log: LogConfig{
 			Level:    "info",
 			Format:   "json",

@@ -13,6 +13,9 @@ type FeatureGates struct {
 	InitialCorruptCheck    bool // a member compares its history with its peers' before it starts to take part
 	LeaseCheckpoint        bool // the leader replicates remaining times to live
 	LeaseCheckpointPersist bool // and members keep them on disk; needs LeaseCheckpoint
+	// StopGRPCServiceOnDefrag makes the health service answer NOT_SERVING while a defragmentation runs that a client has
+	// asked for, so that clients that look move to other members. Requests are served all the same.
+	StopGRPCServiceOnDefrag bool
 }
 
 // Gate describes one gate, for etcd_server_feature_enabled.
@@ -49,7 +52,7 @@ func gateSpecs() []gateSpec {
 		{name: "LeaseCheckpointPersist", stage: "ALPHA"},
 		{name: "PriorityRequest", stage: "ALPHA", kind: gateNeedless, reason: "requests of one kind do not wait for another kind"},
 		{name: "SetMemberLocalAddr", stage: "ALPHA", kind: gateAbsent},
-		{name: "StopGRPCServiceOnDefrag", stage: "ALPHA", kind: gateNeedless, reason: "requests are served during defragmentation"},
+		{name: "StopGRPCServiceOnDefrag", stage: "ALPHA"},
 		{name: "TxnModeWriteWithSharedBuffer", stage: "BETA", preset: true, kind: gateNeedless, reason: "transactions never copy the write buffer"},
 	}
 }
@@ -90,6 +93,7 @@ func ParseFeatureGates(text string) (FeatureGates, []Warning, error) {
 	gates.InitialCorruptCheck = gateValue(values, "InitialCorruptCheck", "AllAlpha")
 	gates.LeaseCheckpoint = gateValue(values, "LeaseCheckpoint", "AllAlpha")
 	gates.LeaseCheckpointPersist = gateValue(values, "LeaseCheckpointPersist", "AllAlpha")
+	gates.StopGRPCServiceOnDefrag = gateValue(values, "StopGRPCServiceOnDefrag", "AllAlpha")
 	slices.SortFunc(warnings, func(a, b Warning) int { return strings.Compare(a.String(), b.String()) })
 	return gates, warnings, nil
 }
@@ -108,5 +112,6 @@ func (g FeatureGates) List() []Gate {
 		{Name: "InitialCorruptCheck", Stage: "ALPHA", Enabled: g.InitialCorruptCheck},
 		{Name: "LeaseCheckpoint", Stage: "ALPHA", Enabled: g.LeaseCheckpoint},
 		{Name: "LeaseCheckpointPersist", Stage: "ALPHA", Enabled: g.LeaseCheckpointPersist},
+		{Name: "StopGRPCServiceOnDefrag", Stage: "ALPHA", Enabled: g.StopGRPCServiceOnDefrag},
 	}
 }

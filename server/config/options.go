@@ -20,6 +20,7 @@ const (
 	limitSection     section = "Limits"
 	tuningSection    section = "Tuning"
 	loggingSection   section = "Logging"
+	httpSection      section = "HTTP"
 	observingSection section = "Observing"
 	unsafeSection    section = "Unsafe"
 	acceptedSection  section = "Accepted for compatibility, without effect"
@@ -74,7 +75,7 @@ type raw struct {
 func optionTable(c *Config, r *raw) []*option {
 	return slices.Concat(
 		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), maintenanceOptions(c, r), limitOptions(c),
-		tuningOptions(c, r), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
+		tuningOptions(c, r), httpOptions(c), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
 	)
 }
 
@@ -113,7 +114,7 @@ func clusterOptions(c *Config, r *raw) []*option {
 		truth("strict-reconfig-check", clusterSection, true, "Refuse membership changes that would lose the quorum.", &c.StrictReconfigCheck),
 		whole("max-learners", clusterSection, "1", "Largest number of learners in the cluster.", &c.MaxLearners),
 		truth("pre-vote", clusterSection, true, "Let a member that was cut off ask before it disturbs the cluster with an election.", &c.PreVote),
-		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint, LeaseCheckpointPersist, AllAlpha, AllBeta.", &r.gates),
+		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint, LeaseCheckpointPersist, StopGRPCServiceOnDefrag, AllAlpha, AllBeta.", &r.gates),
 	}
 }
 
@@ -160,6 +161,30 @@ func tuningOptions(c *Config, r *raw) []*option {
 		truth("memory-mlock", tuningSection, false, "Keep the database's pages in memory.", &c.MemoryMlock),
 		span("watch-progress-notify-interval", tuningSection, DefaultWatchProgressInterval, "Time between progress notifications of idle watches, at least 100ms.", &c.WatchProgressNotifyInterval),
 		truth("unsafe-no-fsync", unsafeSection, false, "Do not wait for the disk. A power cut loses acknowledged data.", &c.UnsafeNoFsync),
+	}
+}
+
+func httpOptions(c *Config) []*option {
+	return []*option{
+		truth("enable-grpc-gateway", httpSection, true, "Serve the API as JSON over HTTP, under /v3/ on the client URL.", &c.EnableGRPCGateway),
+		{name: "cors", section: httpSection, preset: "*", usage: "Comma-separated origins (http://host:port) whose web pages may call, or '*' for all.",
+			set: func(text string) error {
+				c.CORSOrigins = nil
+				if text == "*" {
+					return nil
+				}
+				origins, err := ParseURLs(text)
+				c.CORSOrigins = urlStrings(origins)
+				return err
+			}},
+		{name: "host-whitelist", section: httpSection, preset: "*", usage: "Comma-separated host names that HTTP requests without TLS may be addressed to, or '*' for any.",
+			set: func(text string) error {
+				c.HostWhitelist = strings.Split(text, ",")
+				if text == "" || slices.Contains(c.HostWhitelist, "*") {
+					c.HostWhitelist = nil
+				}
+				return nil
+			}},
 	}
 }
 

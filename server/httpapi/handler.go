@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,11 +37,16 @@ type Observer struct {
 
 // Config is what the handlers need. State is required.
 type Config struct {
-	State    State
-	Metrics  http.Handler          // of /metrics
-	Vars     func() map[string]any // further values of /debug/vars, written as JSON; may be nil
-	Pprof    bool                  // serve /debug/pprof/
-	Timeout  time.Duration         // of a read for a health check; 0 means 5 s
+	State   State
+	Metrics http.Handler          // of /metrics
+	Gateway http.Handler          // of /v3/; nil serves nothing there
+	Vars    func() map[string]any // further values of /debug/vars, written as JSON; may be nil
+	Pprof   bool                  // serve /debug/pprof/
+	// Origins are the sites whose pages may call, as browsers name them (http://host:port); nil means all.
+	Origins []string
+	// Hosts are the names under which requests without TLS may address the client port; nil means any.
+	Hosts    []string
+	Timeout  time.Duration // of a read for a health check; 0 means 5 s
 	Observer Observer
 	Logger   *zap.Logger // nil logs nothing
 }
@@ -67,7 +73,22 @@ func ClientHandler(c Config) http.Handler {
 	c.handleHealth(mux)
 	c.handleVersion(mux)
 	c.handleDebug(mux)
-	return crossOrigin(mux)
+	if c.Gateway == nil {
+		return c.onlyKnownHosts(c.crossOrigin(mux))
+	}
+	mux.Handle("/v3/", c.Gateway)
+	return c.onlyKnownHosts(c.crossOrigin(renameBeta(mux)))
+}
+
+// renameBeta serves the gateway under the name that it had before it was final.
+func renameBeta(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/v3beta/"); ok {
+			r = r.Clone(r.Context())
+			r.URL.Path = "/v3/" + rest
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // MetricsHandler serves what --listen-metrics-urls has: metrics and health.
@@ -116,19 +137,4 @@ func onlyGet(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Allow", http.MethodGet)
 	http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
 	return false
-}
-
-// crossOrigin lets pages of any origin call, etcd's default.
-func crossOrigin(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
-		if r.Method == http.MethodOptions {
-			w.WriteHeader(http.StatusOK)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }

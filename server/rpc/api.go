@@ -47,6 +47,8 @@ type Options struct {
 	ElectionTimeout time.Duration
 	// WarnUnaryDuration is how long a unary call may take before it is logged [300ms]; negative switches the log off.
 	WarnUnaryDuration time.Duration
+	// NotServingOnDefrag has the health service say NOT_SERVING while a client's defragmentation runs.
+	NotServingOnDefrag bool
 	// ServerOptions are added after ours (credentials, stats handlers).
 	ServerOptions []grpc.ServerOption
 }

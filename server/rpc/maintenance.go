@@ -7,6 +7,7 @@ import (
 	"hash"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/server/apply"
@@ -19,6 +20,7 @@ const snapshotBlobBytes = 32 << 10
 type maintenanceService struct {
 	pb.UnimplementedMaintenanceServer
 	service
+	setHealth func(service string, status healthpb.HealthCheckResponse_ServingStatus)
 }
 
 // Alarm lists, raises and lowers alarms. Listing is a linearizable read and needs no place in the log.
@@ -82,6 +84,10 @@ func alarmLine(a *pb.AlarmMember) string {
 
 // Defragment answers without a header, as etcd does.
 func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if s.opts.NotServingOnDefrag {
+		s.setHealth("", healthpb.HealthCheckResponse_NOT_SERVING)
+		defer s.setHealth("", healthpb.HealthCheckResponse_SERVING)
+	}
 	return s.Maintenance.Defragment(ctx)
 }
 

@@ -18,6 +18,9 @@ import (
 // grpcOverheadBytes is what a gRPC message may be larger than the log request inside it.
 const grpcOverheadBytes = 512 << 10
 
+// MaxMessageBytes is the largest message that is received where requests may have maxRequestBytes.
+func MaxMessageBytes(maxRequestBytes int) int { return maxRequestBytes + grpcOverheadBytes }
+
 // windowBytes is how much a client may send ahead of us, on one stream or all of a connection. That it is fixed spares
 // the pings by which gRPC would otherwise measure what the window should be.
 const windowBytes = 4 << 20
@@ -71,7 +74,7 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 	guard := newInterceptors(deps, opts)
 	server := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec(deps.Observer)),
-		grpc.MaxRecvMsgSize(opts.MaxRequestBytes + grpcOverheadBytes),
+		grpc.MaxRecvMsgSize(MaxMessageBytes(opts.MaxRequestBytes)),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(opts.MaxConcurrentStreams),
 		// Workers keep their grown stacks from call to call.
@@ -88,9 +91,10 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 	registerBoth(server, &pb.Watch_ServiceDesc, &watchService{service: s})
 	registerBoth(server, &pb.Lease_ServiceDesc, &leaseService{service: s})
 	registerBoth(server, &pb.Cluster_ServiceDesc, &clusterService{service: s})
-	registerBoth(server, &pb.Maintenance_ServiceDesc, &maintenanceService{service: s})
 	// The health service of gRPC knows one service, "", which is SERVING from the start.
-	healthpb.RegisterHealthServer(server, health.NewServer())
+	alive := health.NewServer()
+	healthpb.RegisterHealthServer(server, alive)
+	registerBoth(server, &pb.Maintenance_ServiceDesc, &maintenanceService{service: s, setHealth: alive.SetServingStatus})
 	if err := registerReflection(server); err != nil {
 		return nil, err
 	}
