@@ -13,6 +13,8 @@ type Disk struct {
 	FreeBytes func(dir string) (int64, error)
 	// NoSync leaves the database's syncs out, and only those: for a test whose machine does not lose power.
 	NoSync bool
+	// LogSegmentBytes is the size of the log's segments, which are made ahead; 0 means etcd's 64 MB.
+	LogSegmentBytes int64
 }
 
 func (d Disk) freeBytes(dir string) (int64, error) {

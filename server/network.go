@@ -24,13 +24,20 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+// The round trip to a peer is measured every 3 s at the default heartbeat, and less often where members are far apart.
+const (
+	heartbeatsPerProbe = 30
+	minProbeInterval   = 3 * time.Second
+)
+
 // startNode connects the machine to its peers through the log.
 func (s *Server) startNode(l *openLog, opts Options) error {
 	var err error
 	s.transport, err = transport.New(transport.Config{
 		ID: s.id, ClusterID: s.clusterID, Version: Version,
 		Dial: opts.Dial, Secure: s.securePeer, FS: s.disk.fs(), SnapDir: s.dir.snap, FreeBytes: s.disk.freeBytes,
-		Admit: s.admitPeer, Refused: s.refusedByPeer,
+		ProbeInterval: max(minProbeInterval, heartbeatsPerProbe*s.cfg.HeartbeatInterval),
+		Admit:         s.admitPeer, Refused: s.refusedByPeer,
 		Logger: s.logger, Observer: s.transportObserver(),
 	})
 	if err != nil {

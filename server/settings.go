@@ -131,6 +131,7 @@ func (s *Server) walOptions() wal.Options {
 	}
 	return wal.Options{
 		KeepSegments: keep,
+		SegmentBytes: s.disk.LogSegmentBytes,
 		NoSync:       s.cfg.UnsafeNoFsync,
 		OnWrite:      func(bytes int, took time.Duration) { s.metrics.WALWritten(bytes); s.metrics.WALWriteTook(took) },
 		OnCramped:    s.crampedLog,

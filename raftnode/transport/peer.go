@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// probeInterval is how often the round trip to a peer is measured.
-	probeInterval = 3 * time.Second
+	// defaultProbeInterval is how often the round trip to a peer is measured, and probeTimeout how long one may take.
+	defaultProbeInterval = 3 * time.Second
+	probeTimeout         = 3 * time.Second
 	// keepaliveInterval and keepaliveTimeout find a peer that vanished without a word. The timeout also bounds how
 	// long TCP retransmits, so that a healed network is used again at once instead of after TCP's long back-off.
 	keepaliveInterval = 10 * time.Second
@@ -142,7 +143,7 @@ func (p *peer) refused(reason error) {
 
 // probe measures round trips while the peer is active.
 func (p *peer) probe() {
-	ticker := time.NewTicker(probeInterval)
+	ticker := time.NewTicker(cmp.Or(p.transport.config.ProbeInterval, defaultProbeInterval))
 	defer ticker.Stop()
 	client := peerpb.NewPeerClient(p.conn)
 	for {
@@ -154,7 +155,7 @@ func (p *peer) probe() {
 		if p.activeSince().IsZero() {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(p.ctx, probeInterval)
+		ctx, cancel := context.WithTimeout(p.ctx, probeTimeout)
 		start := time.Now()
 		// A header without an id names no transfer: the answer is position 0.
 		_, err := client.SnapshotOffset(ctx, &peerpb.SnapshotHeader{Hello: p.transport.hello(p.id)})

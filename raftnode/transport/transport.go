@@ -45,6 +45,8 @@ type Config struct {
 	// SnapshotBytesPerSecond paces the sending of databases, so that it does not crowd out the log; 0 means 64 MiB
 	// and a negative number no limit.
 	SnapshotBytesPerSecond int64
+	// ProbeInterval is how often the round trip to a peer is measured; 0 means 3 s.
+	ProbeInterval time.Duration
 	// Admit may refuse the streams of a member, such as one that was removed; nil admits all of this cluster.
 	Admit func(from uint64) error
 	// Refused is told when a peer refused this member's hello, once for each different reason; may be nil. It runs on

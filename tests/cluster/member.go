@@ -19,6 +19,8 @@ import (
 const (
 	clientPort = 2379
 	peerPort   = 2380
+	// logSegmentBytes is small, since a segment is made ahead and read whole at every start and by the checks at the end.
+	logSegmentBytes = 4 << 20
 )
 
 // Member is one member, running or stopped.
@@ -116,6 +118,7 @@ func (m *Member) tryStart() (err error) {
 			Dial:   c.network.Host(m.Host).Dial,
 			Disk: server.Disk{
 				FS: m.disk, BeforeCommit: m.disk.beforeCommit, FreeBytes: m.disk.freeBytes, NoSync: true,
+				LogSegmentBytes: logSegmentBytes,
 			},
 			Changed: c.events.happened,
 		})

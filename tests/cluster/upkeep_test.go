@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,12 +73,16 @@ func TestManyLeasesExpireAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count = 10_000
 		c := cluster.Start(t, cluster.Members(1))
+		var leases []clientv3.Op
 		for i := range count {
 			granted, err := c.Client().Grant(ctx, 60)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.Client().Put(ctx, fmt.Sprintf("leased/%d", i), "", clientv3.WithLease(granted.ID)); err != nil {
+			leases = append(leases, clientv3.OpPut(fmt.Sprintf("leased/%d", i), "", clientv3.WithLease(granted.ID)))
+		}
+		for some := range slices.Chunk(leases, 100) {
+			if _, err := c.Client().Txn(ctx).Then(some...).Commit(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -407,6 +407,11 @@ func (s *script) disarm(a args) (string, error) {
 func (s *script) save(a args) (string, error) {
 	ctx, cancel := s.context()
 	defer cancel()
+	// A member saves what it has applied itself. It has applied what was written before, through any member, once it has
+	// answered a linearizable read.
+	if _, err := s.client(a).Get(ctx, "any"); err != nil {
+		return "", err
+	}
 	stream, err := s.client(a).Snapshot(ctx)
 	if err != nil {
 		return "", err

@@ -10,8 +10,8 @@ import (
 var (
 	logLine  = regexp.MustCompile(`(?m)^(\{"level":.*|20\d\d-\d\d-\d\dT\S+\s(info|warn)\s.*)\n?`)
 	duration = regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`)
-	// remaining is a lease's time to live in its last or its first second
-	remaining = regexp.MustCompile(`(?i)("ttl" ?: ?)(299|298|297|399|398)\b`)
+	// remaining is what is left of a lease of 300 or 400 s, however slow the machine
+	remaining = regexp.MustCompile(`(?i)("ttl" ?: ?)([12]\d\d|3(0[1-9]|[1-9]\d))\b`)
 	paddedID  = regexp.MustCompile(` +<id>`)
 	ruler     = regexp.MustCompile(`─+`)
 	blanks    = regexp.MustCompile(` +`)
