@@ -80,9 +80,10 @@ func (s *Server) openGateway() {
 	loopback := bufconn.Listen(loopbackBytes)
 	s.listeners.clientGRPC = append(s.listeners.clientGRPC, port{Listener: loopback})
 	s.gateway = gateway.New(gateway.Config{
-		Dial:            loopback.DialContext,
-		MaxMessageBytes: rpc.MaxMessageBytes(int(s.cfg.MaxRequestBytes)),
-		Logger:          s.logger,
+		Dial:              loopback.DialContext,
+		MaxMessageBytes:   rpc.MaxMessageBytes(int(s.cfg.MaxRequestBytes)),
+		IgnoresCommonName: func() bool { return s.cfg.ClientTLS.ClientCertAuth && s.auth.Enabled() },
+		Logger:            s.logger,
 	})
 }
 

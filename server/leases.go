@@ -86,6 +86,14 @@ func (l leases) List(ctx context.Context) ([]int64, error) {
 	return l.lessor.List(), nil
 }
 
+func (l leases) Keys(id int64) []string {
+	keys, err := l.lessor.Keys(id)
+	if err != nil {
+		return nil // there is no such lease, here or any more
+	}
+	return keys
+}
+
 // leaderRetry is how long a forwarded call waits before it looks for the leader again.
 const leaderRetry = 50 * time.Millisecond
 

@@ -44,8 +44,11 @@ func (s *Server) startLoops() {
 	s.checker = integrity.StartChecker(histories{s}, s.integrityConfig())
 }
 
-// propose puts one command through the log, with the server's own patience.
+// propose puts one command of the server's own through the log, with its own patience and in the name of root.
 func (s *Server) propose(ctx context.Context, req *pb.InternalRaftRequest) error {
+	if root := s.auth.Root(); root.Username != "" {
+		req.Header = &pb.RequestHeader{Username: root.Username, AuthRevision: root.Revision}
+	}
 	_, err := proposer{s}.Propose(ctx, req)
 	return err
 }

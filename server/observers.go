@@ -86,6 +86,7 @@ func (s *Server) observeLevels() {
 		DBReadTxs:       func() int64 { return int64(s.backend.Sizes().OpenReadTxs) },
 		Keys:            func() int64 { return int64(s.store.Stats().Keys) },
 		CurrentRevision: s.store.Revision,
+		AuthRevision:    s.auth.Revision,
 		CompactRevision: s.store.CompactRevision,
 		WatchStreams:    func() int64 { return int64(s.hub.Stats().Streams) },
 		Watchers:        func() int64 { return int64(s.hub.Stats().Watchers) },

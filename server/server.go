@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
 	"github.com/upkeep-kv/upkeep/server/apply"
+	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/gateway"
 	"github.com/upkeep-kv/upkeep/server/integrity"
@@ -70,11 +71,13 @@ type Server struct {
 	lessor    *lease.Lessor
 	hub       *watch.Hub
 	alarms    *quota.Alarms
+	auth      *auth.Store
 	cluster   *member.Cluster
 	timeline  *apply.Timeline
 	schedule  *schedule.State
 	machine   *apply.Machine
 	limit     quota.Limit
+	tokens    auth.Tokens
 	transport *transport.Transport
 	node      *raftnode.Node
 	peers     *grpc.Server
@@ -146,6 +149,9 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if err := s.checkBootstrap(); err != nil {
 		return err
 	}
+	if err := s.parseTokens(); err != nil {
+		return err
+	}
 	if err := s.openKeyrings(); err != nil {
 		return err
 	}
@@ -195,9 +201,7 @@ func (s *Server) openState(log *openLog) error {
 	if err := s.loadState(); err != nil {
 		return s.unusable(err)
 	}
-	view := s.backend.View()
-	defer view.Close()
-	return refuseAuth(view)
+	return nil
 }
 
 // loadState fails only where the database holds what no server has written.
@@ -219,6 +223,9 @@ func (s *Server) loadState() error {
 	if s.alarms, err = quota.Load(view); err != nil {
 		return err
 	}
+	if s.auth, err = auth.Open(s.backend, s.authConfig()); err != nil {
+		return err
+	}
 	s.timeline = &apply.Timeline{}
 	if err := s.timeline.Load(view); err != nil {
 		return err
@@ -233,22 +240,11 @@ func (s *Server) loadState() error {
 	}
 	s.learner.Store(s.cluster.IsLearner(s.id))
 	s.machine = apply.New(apply.Config{
-		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms,
+		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms, Auth: s.auth,
 		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
 		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration},
 	})
 	return nil
-}
-
-// refuseAuth keeps a directory with authentication switched on from being served without it.
-func refuseAuth(view *backend.View) error {
-	return view.ScanBucket(backend.Auth, []byte("authEnabled"), []byte("authEnabled\x00"), func(_, v []byte) error {
-		if len(v) == 1 && v[0] == 1 {
-			return errors.New("authentication is enabled in this data directory, and this version cannot enforce it; " +
-				"disable it with `etcdctl auth disable` before moving the directory")
-		}
-		return nil
-	})
 }
 
 // Ready is closed once the member has joined a quorum, published itself and serves clients.
@@ -362,6 +358,9 @@ func (s *Server) closeParts() error {
 		s.transport.Close()
 	}
 	s.background.Wait()
+	if s.auth != nil {
+		s.auth.Close()
+	}
 	if s.store != nil {
 		s.store.Close()
 	}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"net/url"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
+	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/rpc"
 	"github.com/upkeep-kv/upkeep/server/tlsconfig"
@@ -63,6 +66,26 @@ func (s *Server) leaseConfig() lease.Config {
 	}
 }
 
+// parseTokens reads --auth-token before anything is opened.
+func (s *Server) parseTokens() (err error) {
+	if s.tokens, err = auth.ParseTokens(s.cfg.AuthToken); err != nil {
+		return fmt.Errorf("--auth-token %q: %w", s.cfg.AuthToken, err)
+	}
+	return nil
+}
+
+func (s *Server) authConfig() auth.Config {
+	return auth.Config{
+		Tokens:     s.tokens,
+		SimpleTTL:  time.Duration(s.cfg.AuthTokenTTLSeconds) * time.Second,
+		BcryptCost: int(s.cfg.BcryptCost),
+		// Asked only by calls, which come when the node runs.
+		Applied: func() uint64 { return s.node.AppliedIndex() },
+		CatchUp: func(ctx context.Context) error { return s.node.LinearizableRead(ctx) },
+		Logger:  s.logger,
+	}
+}
+
 func (s *Server) watchConfig() watch.Config {
 	return watch.Config{Logger: s.logger, ProgressInterval: s.cfg.WatchProgressNotifyInterval}
 }
@@ -101,6 +124,7 @@ func (s *Server) rpcOptions() rpc.Options {
 		KeepAliveTimeout:     s.cfg.GRPCKeepAliveTimeout,
 		ElectionTimeout:      s.cfg.ElectionTimeout,
 		WarnUnaryDuration:    s.cfg.WarningUnaryRequestDuration,
+		CertificateUsers:     s.cfg.ClientTLS.ClientCertAuth,
 		NotServingOnDefrag:   s.cfg.Gates.StopGRPCServiceOnDefrag,
 		ServerOptions:        []grpc.ServerOption{grpc.Creds(tlsconfig.Terminated())},
 	}
@@ -117,6 +141,7 @@ func (s *Server) rpcDeps() rpc.Deps {
 		Leases:      leases{s},
 		Cluster:     members{s},
 		Maintenance: upkeep{s},
+		Auth:        s.auth,
 		Observer:    s.rpcObserver(),
 		Logger:      s.logger,
 	}

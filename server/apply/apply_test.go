@@ -18,6 +18,7 @@ import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/schedule"
 )
@@ -64,8 +65,11 @@ func newMachine(t *testing.T, path string) *machine {
 	must(agreed.Load(view))
 	members := member.New(1, 1)
 	must(members.Load(view.ScanBucket))
+	users, err := auth.Open(b, auth.Config{BcryptCost: 4})
+	must(err)
+	t.Cleanup(users.Close)
 	m := New(Config{
-		Backend: b, Store: store, Hub: hub, Lessor: lessor, Alarms: alarms, Members: members, Timeline: timeline,
+		Backend: b, Store: store, Hub: hub, Lessor: lessor, Alarms: alarms, Auth: users, Members: members, Timeline: timeline,
 		Schedule: agreed,
 		Logger:   zap.NewNop(), MembershipChanged: func() {}, Observer: noObserver{},
 	})

@@ -16,6 +16,7 @@ import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
+	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/schedule"
 )
@@ -30,6 +31,7 @@ type Config struct {
 	Hub      *watch.Hub
 	Lessor   *lease.Lessor
 	Alarms   *quota.Alarms
+	Auth     *auth.Store
 	Members  *member.Cluster
 	Timeline *Timeline
 	Schedule *schedule.State
@@ -63,7 +65,7 @@ func (m *Machine) Apply(e raftnode.Entry) []raftnode.Result {
 	batch := m.Backend.Begin()
 	results := make([]raftnode.Result, len(e.Commands))
 	for i, command := range e.Commands {
-		value, err := m.command(batch, command)
+		value, err := m.command(batch, e.Index, command)
 		if m.damaged(err) {
 			// Nothing of the entry is sealed, so nothing of it reaches the file.
 			results[i].Err = &raftnode.FatalError{Err: fmt.Errorf("the database %s is damaged: %w", m.Backend.Path(), err)}
@@ -82,11 +84,27 @@ func (m *Machine) damaged(err error) bool {
 	return err != nil && (errors.Is(err, errHalfTxn) || errors.Is(err, mvcc.ErrCorrupt) || errors.Is(err, backend.ErrCorrupt))
 }
 
-// command is the one switch over what a log entry can ask for.
-func (m *Machine) command(batch *backend.Batch, r *pb.InternalRaftRequest) (any, error) {
+// command refuses what auth and alarms do not allow, and does the rest.
+func (m *Machine) command(batch *backend.Batch, index uint64, r *pb.InternalRaftRequest) (any, error) {
+	checked := m.Auth.Enabled()
+	if checked && needsRoot(r) {
+		if err := m.Auth.CheckRoot(identity(r)); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.Alarms.Check(r); err != nil {
 		return nil, err
 	}
+	if checked {
+		if err := m.authorize(r); err != nil {
+			return nil, err
+		}
+	}
+	return m.perform(batch, index, r)
+}
+
+// perform is the one switch over what a log entry can ask for.
+func (m *Machine) perform(batch *backend.Batch, index uint64, r *pb.InternalRaftRequest) (any, error) {
 	switch {
 	case r.Put != nil:
 		return m.put(batch, r.Put)
@@ -117,7 +135,7 @@ func (m *Machine) command(batch *backend.Batch, r *pb.InternalRaftRequest) (any,
 	case r.Maintenance != nil:
 		return m.Schedule.Apply(batch, r.Maintenance)
 	}
-	return nil, ErrUnknownCommand
+	return m.administer(batch, index, r)
 }
 
 // ApplyConfChange applies one membership change. One that makes no sense any more (its member exists, or was removed,
@@ -189,6 +207,9 @@ func (m *Machine) reload() error {
 		return err
 	}
 	if err := m.Alarms.Reload(view); err != nil {
+		return err
+	}
+	if err := m.Auth.Reload(view); err != nil {
 		return err
 	}
 	if err := m.Timeline.Load(view); err != nil {

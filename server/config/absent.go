@@ -7,7 +7,6 @@ import (
 
 // absent are options that etcd 3.7 has and this version does not, so that a message can tell them from typing errors.
 const absent = `
-auth-token auth-token-ttl bcrypt-cost
 discovery-cacert discovery-cert discovery-config discovery-dial-timeout discovery-endpoints discovery-fallback
 discovery-insecure-skip-tls-verify discovery-insecure-transport discovery-keepalive-time discovery-keepalive-timeout
 discovery-key discovery-password discovery-request-timeout discovery-srv discovery-srv-name discovery-token

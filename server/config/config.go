@@ -14,6 +14,9 @@ const (
 	DefaultListenClientURL     = "http://localhost:2379"
 	DefaultInitialClusterToken = "etcd-cluster"
 
+	DefaultAuthToken              = "simple"
+	DefaultAuthTokenTTLSeconds    = 300
+	DefaultBcryptCost             = 10
 	DefaultSnapshotCount          = 10_000
 	DefaultSnapshotCatchUpEntries = 5_000
 	DefaultHeartbeatInterval      = 100 * time.Millisecond
@@ -92,6 +95,11 @@ type Config struct {
 	PeerTLS         tlsconfig.Settings
 	TLS             tlsconfig.Protocol // of both
 	SelfSignedYears uint
+	// --- authentication ---
+
+	AuthToken           string // "simple", "jwt,option=value,...", or empty for no tokens at all
+	AuthTokenTTLSeconds uint   // of simple tokens, 0 = DefaultAuthTokenTTLSeconds
+	BcryptCost          uint
 
 	// --- limits ---
 
@@ -188,6 +196,9 @@ func Default() *Config {
 		StrictReconfigCheck:         true,
 		MaxLearners:                 1,
 		SelfSignedYears:             DefaultSelfSignedYears,
+		AuthToken:                   DefaultAuthToken,
+		AuthTokenTTLSeconds:         DefaultAuthTokenTTLSeconds,
+		BcryptCost:                  DefaultBcryptCost,
 		MaxTxnOps:                   DefaultMaxTxnOps,
 		MaxRequestBytes:             DefaultMaxRequestBytes,
 		MaxConcurrentStreams:        1<<32 - 1,
@@ -226,6 +237,7 @@ func (c *Config) Complete() {
 	if len(c.InitialCluster) == 0 {
 		c.InitialCluster = []Member{{Name: c.Name, PeerURLs: urlStrings(c.AdvertisePeerURLs)}}
 	}
+	orDefault(&c.AuthTokenTTLSeconds, DefaultAuthTokenTTLSeconds)
 	orDefault(&c.SnapshotCount, DefaultSnapshotCount)
 	orDefault(&c.BackendBatchInterval, DefaultBackendBatchInterval)
 	orDefault(&c.BackendBatchLimit, DefaultBackendBatchLimit)

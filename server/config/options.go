@@ -17,6 +17,7 @@ const (
 	memberSection    section = "Member"
 	clusterSection   section = "Clustering"
 	upkeepSection    section = "Maintenance"
+	authSection      section = "Authentication"
 	limitSection     section = "Limits"
 	tuningSection    section = "Tuning"
 	loggingSection   section = "Logging"
@@ -74,7 +75,8 @@ type raw struct {
 // optionTable lists every option there is, in the order of the usage text.
 func optionTable(c *Config, r *raw) []*option {
 	return slices.Concat(
-		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), maintenanceOptions(c, r), limitOptions(c),
+		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), authOptions(c), maintenanceOptions(c, r),
+		limitOptions(c),
 		tuningOptions(c, r), httpOptions(c), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
 	)
 }
@@ -132,6 +134,15 @@ func maintenanceOptions(c *Config, r *raw) []*option {
 		whole("snapshot-catchup-entries", upkeepSection, strconv.Itoa(DefaultSnapshotCatchUpEntries), "Log entries kept for slow followers.", &c.SnapshotCatchUpEntries),
 		whole("max-snapshots", upkeepSection, "5", "Raft snapshot files to keep, 0 for all.", &c.MaxSnapshots),
 		whole("max-wals", upkeepSection, "5", "Log files to keep, 0 for all.", &c.MaxWALs),
+	}
+}
+
+func authOptions(c *Config) []*option {
+	return []*option{
+		text("auth-token", authSection, DefaultAuthToken,
+			"Kind of tokens: 'simple', or 'jwt,sign-method=M,priv-key=F,pub-key=F,ttl=5m' with M one of RS256 to ES512, PS256 to PS512, HS256 to HS512, EdDSA.", &c.AuthToken),
+		whole("auth-token-ttl", authSection, strconv.Itoa(DefaultAuthTokenTTLSeconds), "Seconds that a simple token lives after its last use.", &c.AuthTokenTTLSeconds),
+		whole("bcrypt-cost", authSection, strconv.Itoa(DefaultBcryptCost), "Cost of hashing a password, 4 to 31; another value means the default.", &c.BcryptCost),
 	}
 }
 

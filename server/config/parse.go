@@ -297,6 +297,9 @@ func (p *parser) finish(fromFile bool) (*Config, error) {
 	return c, nil
 }
 
+// What bcrypt knows.
+const minBcryptCost, maxBcryptCost = 4, 31
+
 func (p *parser) warnUnusual() {
 	c := p.cfg
 	if c.MaxRequestBytes > 10<<20 {
@@ -304,6 +307,10 @@ func (p *parser) warnUnusual() {
 	}
 	if c.QuotaBackendBytes > 8<<30 {
 		p.warn("quota exceeds the recommended maximum", "quota-backend-bytes", fmt.Sprint(c.QuotaBackendBytes), "recommended-bytes", fmt.Sprint(int64(8<<30)))
+	}
+	if c.BcryptCost < minBcryptCost || c.BcryptCost > maxBcryptCost {
+		p.warn("use default bcrypt cost instead of the invalid given cost", "given-cost", fmt.Sprint(c.BcryptCost), "default-cost", fmt.Sprint(DefaultBcryptCost))
+		c.BcryptCost = DefaultBcryptCost
 	}
 	if c.UnsafeNoFsync {
 		p.warn("running with --unsafe-no-fsync: a power cut loses acknowledged data")

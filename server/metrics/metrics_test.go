@@ -35,7 +35,7 @@ func used() *Metrics {
 		HasLeader: yes, IsLeader: yes, IsLearner: func() bool { return false },
 		Committed: func() uint64 { return 11 }, Applied: func() uint64 { return 10 },
 		QuotaBytes: n(2 << 30), DBSize: n(20480), DBInUse: n(16384), DBPending: n(100), DBReadTxs: n(1),
-		Keys: n(3), CurrentRevision: n(7), CompactRevision: n(-1), WatchStreams: n(4), Watchers: n(5), SlowWatchers: n(6), PendingEvents: n(8), Leases: n(9),
+		Keys: n(3), CurrentRevision: n(7), CompactRevision: n(-1), WatchStreams: n(4), Watchers: n(5), SlowWatchers: n(6), PendingEvents: n(8), Leases: n(9), AuthRevision: func() uint64 { return 3 },
 	})
 	useServer(m)
 	usePeers(m)
@@ -232,7 +232,7 @@ func TestShapesAreEtcds(t *testing.T) {
 
 // meaningless are metrics of etcd's for machinery that is not here.
 var meaningless = []string{
-	"etcd_grpc_proxy_", "etcd_debugging_store_", "etcd_debugging_auth_", "etcd_debugging_snap_save_marshalling_",
+	"etcd_grpc_proxy_", "etcd_debugging_store_", "etcd_debugging_snap_save_marshalling_",
 	"promhttp_", // registered by Handler
 }
 

@@ -13,6 +13,7 @@ type Sources struct {
 	SlowWatchers, PendingEvents            func() int64
 	Leases                                 func() int64
 	PaceShare, PacePiece                   func() float64 // of the time; in seconds
+	AuthRevision                           func() uint64
 }
 
 // Observe registers the sources. It may be called once for each field.
@@ -58,4 +59,5 @@ func (m *Metrics) Observe(s Sources) {
 	fraction("upkeep_pace_share", "Share of the time that maintenance may work in, by what requests feel.", s.PaceShare)
 	fraction("upkeep_pace_piece_seconds", "How long a piece of maintenance may last, by what requests feel.", s.PacePiece)
 	level("upkeep_lease_total", "Leases.", s.Leases)
+	index("etcd_debugging_auth_revision", "Revision of users and roles.", s.AuthRevision)
 }

@@ -12,10 +12,11 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/mvccpb"
+	"github.com/upkeep-kv/upkeep/server/auth"
 )
 
-// Deps is everything that the services ask of the rest of the server. All fields but Observer are required. Every
-// method may be called from many goroutines at once.
+// Deps is everything that the services ask of the rest of the server. All fields but Auth and Observer are required.
+// Every method may be called from many goroutines at once.
 type Deps struct {
 	Headers     Headers
 	State       State
@@ -26,8 +27,10 @@ type Deps struct {
 	Leases      Leases
 	Cluster     Cluster
 	Maintenance Maintenance
-	Observer    Observer
-	Logger      *zap.Logger
+	// Auth may be nil: then there are no users, and everybody may do everything.
+	Auth     Auth
+	Observer Observer
+	Logger   *zap.Logger
 }
 
 // Options are the numbers of the client-facing listener. The zero value of a field means the default in brackets.
@@ -49,6 +52,8 @@ type Options struct {
 	WarnUnaryDuration time.Duration
 	// NotServingOnDefrag has the health service say NOT_SERVING while a client's defragmentation runs.
 	NotServingOnDefrag bool
+	// CertificateUsers takes the common name of a verified client certificate for a user, where no token is presented.
+	CertificateUsers bool
 	// ServerOptions are added after ours (credentials, stats handlers).
 	ServerOptions []grpc.ServerOption
 }
@@ -122,6 +127,42 @@ type Leases interface {
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	// List returns the ids of all leases by remaining time.
 	List(ctx context.Context) ([]int64, error)
+	// Keys returns the keys that are attached to a lease as far as this member knows; none for an unknown lease.
+	Keys(id int64) []string
+}
+
+// Auth knows users and what they may do. *auth.Store is one.
+type Auth interface {
+	Permissions
+	Passwords
+}
+
+// Permissions say who calls and what is allowed. An auth.Identity that presents nothing is nobody.
+type Permissions interface {
+	// Enabled is asked on every call: it must be as cheap as an atomic load.
+	Enabled() bool
+	// Identify returns who presents a token. auth.ErrInvalidToken.
+	Identify(ctx context.Context, token string) (auth.Identity, error)
+	// Named is a user whom something else than a token has proved.
+	Named(username string) auth.Identity
+	// CheckRead and CheckWrite refuse the keys [key, end); CheckRoot whoever does not hold the role root; CheckUser nobody
+	// but nobody; CheckFresh who was found out before the last change of users or roles.
+	CheckRead(id auth.Identity, key, end []byte) error
+	CheckWrite(id auth.Identity, key, end []byte) error
+	CheckRoot(id auth.Identity) error
+	CheckUser(id auth.Identity) error
+	CheckFresh(id auth.Identity) error
+}
+
+// Passwords turn passwords into hashes and tokens.
+type Passwords interface {
+	// CheckPassword returns the auth revision at which the password was right.
+	CheckPassword(ctx context.Context, username, password string) (revision uint64, err error)
+	// Hash returns what goes into the log instead of a password.
+	Hash(ctx context.Context, password string) (string, error)
+	// TokenPart is what goes into the log to make a token, Sign makes the token of what came out.
+	TokenPart() string
+	Sign(token string, id auth.Identity) (string, error)
 }
 
 // Cluster changes the membership. Members returned are owned by the caller, sorted by id.

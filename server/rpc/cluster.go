@@ -19,6 +19,9 @@ func (s *clusterService) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) 
 	if err != nil {
 		return nil, member.ErrInvalidURLs
 	}
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	added, members, err := s.Cluster.Add(ctx, urls, r.IsLearner)
 	if err != nil {
 		return nil, err
@@ -27,6 +30,9 @@ func (s *clusterService) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) 
 }
 
 func (s *clusterService) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.Cluster.Remove(ctx, r.ID)
 	if err != nil {
 		return nil, err
@@ -36,6 +42,9 @@ func (s *clusterService) MemberRemove(ctx context.Context, r *pb.MemberRemoveReq
 
 // MemberUpdate takes the URLs as they stand: etcd does not check them here.
 func (s *clusterService) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.Cluster.Update(ctx, r.ID, r.PeerURLs)
 	if err != nil {
 		return nil, err
@@ -46,6 +55,9 @@ func (s *clusterService) MemberUpdate(ctx context.Context, r *pb.MemberUpdateReq
 func (s *clusterService) MemberPromote(
 	ctx context.Context, r *pb.MemberPromoteRequest,
 ) (*pb.MemberPromoteResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.Cluster.Promote(ctx, r.ID)
 	if err != nil {
 		return nil, err
@@ -54,6 +66,9 @@ func (s *clusterService) MemberPromote(
 }
 
 func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error) {
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	if r.Linearizable {
 		if err := s.KV.LinearizableRead(ctx); err != nil {
 			return nil, err

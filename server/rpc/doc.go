@@ -22,6 +22,13 @@
 // interfaces, which the server implements and the tests fake. Errors come from all over the program and get their code and
 // text here and nowhere else. Clients match on the text, so texts are etcd's to the letter.
 //
+// # Who may call
+//
+// A new service embeds service, and asks before it does anything: requireRoot(ctx) for what is the operator's,
+// requireUser(ctx) for what everybody may do who presents a token or a certificate, access(ctx) for keys (its methods read,
+// write, and fresh, once the answer is made). What it proposes through Proposer carries the caller's name by itself, and is
+// checked by apply. While authentication is off all of them let everybody pass.
+//
 // # Streams
 //
 // A handler has to be able to return while its client is silent, because a stream that requires a leader is cut when there

@@ -13,7 +13,10 @@ import (
 // Downgrade checks, starts and calls off the step down to the previous minor version. The answer's version is the
 // cluster's.
 func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
-	var err error
+	err := s.requireRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
 	switch r.Action {
 	case pb.DowngradeRequest_VALIDATE:
 		_, err = s.validateDowngrade(ctx, r.Version)

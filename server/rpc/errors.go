@@ -15,6 +15,7 @@ import (
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/server/apply"
+	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/member"
 )
 
@@ -49,7 +50,7 @@ const textPrefix = "etcdserver: "
 
 // wireErrors is the one table from errors of all our packages to what stands on the wire.
 func wireErrors() []wireError {
-	return slices.Concat(requestErrors(), stateErrors(), clusterErrors())
+	return slices.Concat(requestErrors(), stateErrors(), clusterErrors(), authErrors())
 }
 
 // requestErrors: the request makes no sense.
@@ -133,6 +134,27 @@ func clusterErrors() []wireError {
 		{sentinel: raftnode.ErrTimeoutLeaderTransfer, code: codes.Unknown,
 			text: "request timed out, leader transfer took too long"},
 	}
+}
+
+// authErrors: the caller may not, or what it wants of users and roles makes no sense.
+func authErrors() []wireError {
+	invalid, failed := codes.InvalidArgument, codes.FailedPrecondition
+	table := []wireError{
+		{sentinel: auth.ErrPermissionDenied, code: codes.PermissionDenied},
+		{sentinel: auth.ErrInvalidToken, code: codes.Unauthenticated},
+		{sentinel: auth.ErrUserEmpty, code: invalid}, {sentinel: auth.ErrRoleEmpty, code: invalid},
+		{sentinel: auth.ErrAuthFailed, code: invalid}, {sentinel: auth.ErrPermissionGiven, code: invalid},
+		{sentinel: auth.ErrInvalidManagement, code: invalid}, {sentinel: auth.ErrOldRevision, code: invalid},
+		{sentinel: auth.ErrRootUserMissing, code: failed}, {sentinel: auth.ErrRootRoleMissing, code: failed},
+		{sentinel: auth.ErrUserExists, code: failed}, {sentinel: auth.ErrUserNotFound, code: failed},
+		{sentinel: auth.ErrRoleExists, code: failed}, {sentinel: auth.ErrRoleNotFound, code: failed},
+		{sentinel: auth.ErrRoleNotGranted, code: failed}, {sentinel: auth.ErrPermissionMissing, code: failed},
+		{sentinel: auth.ErrNotEnabled, code: failed},
+	}
+	for i := range table {
+		table[i].text = table[i].sentinel.Error()
+	}
+	return table
 }
 
 // wireTable is wireErrors, each with its status. It is never changed.

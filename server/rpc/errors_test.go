@@ -56,7 +56,7 @@ func TestErrorTexts(t *testing.T) {
 func declared(err error) bool {
 	for _, known := range []error{
 		rpctypes.ErrGRPCCanceled, rpctypes.ErrGRPCDeadlineExceeded, rpctypes.ErrGRPCInvalidClientAPIVersion,
-		rpctypes.ErrGRPCTimeoutWaitAppliedIndex,
+		rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCPermissionNotGiven,
 	} {
 		if status.Code(known) == status.Code(err) && known.Error() == err.Error() {
 			return true

@@ -366,6 +366,8 @@ func (f *fakeLeases) TimeToLive(_ context.Context, r *pb.LeaseTimeToLiveRequest)
 	return &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: ttl - 1, GrantedTTL: ttl}, nil
 }
 
+func (f *fakeLeases) Keys(int64) []string { return nil }
+
 func (f *fakeLeases) List(context.Context) ([]int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/server/apply"
 )
 
 // kvService serves keys and values. Source of the order of checks and of all semantics: etcd's behaviour.
@@ -21,8 +22,18 @@ func (s *kvService) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeRes
 			return nil, err
 		}
 	}
+	allowed, err := s.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := allowed.read(r.Key, r.RangeEnd); err != nil {
+		return nil, err
+	}
 	resp, err := s.KV.Range(ctx, r)
 	if err != nil {
+		return nil, err
+	}
+	if err := allowed.fresh(); err != nil {
 		return nil, err
 	}
 	resp.Header = s.header(resp.Header)
@@ -86,12 +97,29 @@ func (s *kvService) readTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnRespo
 			return nil, err
 		}
 	}
-	return s.KV.ReadTxn(ctx, r)
+	allowed, err := s.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if allowed.auth == nil {
+		return s.KV.ReadTxn(ctx, r)
+	}
+	if err := apply.AuthorizeReadTxn(allowed.auth, allowed.id, r); err != nil {
+		return nil, err
+	}
+	resp, err := s.KV.ReadTxn(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return resp, allowed.fresh()
 }
 
 // Compact raises the compaction floor. A physical one waits for the deletion too, and so does one that comes too late
 // and is refused: the deletion that it would have asked for may still be under way.
 func (s *kvService) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	value, err := s.Proposer.Propose(ctx, &pb.InternalRaftRequest{Compaction: r})
 	if result, ok := value.(CompactResult); ok && r.Physical && result.Done() != nil {
 		select {

@@ -26,6 +26,9 @@ func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) 
 	if err := s.Admission.Admit(ctx, command); err != nil {
 		return nil, err
 	}
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	chosen := r.ID == 0
 	for {
 		if chosen {
@@ -43,7 +46,11 @@ func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) 
 	}
 }
 
+// LeaseRevoke deletes the lease's keys; whether the caller may, apply knows.
 func (s *leaseService) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := propose[*pb.LeaseRevokeResponse](ctx, s.Proposer, &pb.InternalRaftRequest{LeaseRevoke: r})
 	if err != nil {
 		return nil, err
@@ -86,6 +93,9 @@ func (s *leaseService) LeaseKeepAlive(
 func (s *leaseService) keepAlive(ctx context.Context, id int64) (*pb.LeaseKeepAliveResponse, error) {
 	// The header says what was current before the renewal: a client that sees the lease alive knows at which revision.
 	resp := &pb.LeaseKeepAliveResponse{Header: s.Headers.Header(), ID: id}
+	if err := s.mayKeepAlive(ctx, id); err != nil {
+		return nil, err
+	}
 	ttl, err := s.Leases.Renew(ctx, id)
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return nil, err
@@ -96,9 +106,35 @@ func (s *leaseService) keepAlive(ctx context.Context, id int64) (*pb.LeaseKeepAl
 	return resp, nil
 }
 
+// mayKeepAlive refuses a caller who may not write every key of the lease.
+func (s *leaseService) mayKeepAlive(ctx context.Context, id int64) error {
+	allowed, err := s.access(ctx)
+	if err != nil || allowed.auth == nil {
+		return err
+	}
+	if err := allowed.auth.CheckUser(allowed.id); err != nil {
+		return err
+	}
+	return each(s.Leases.Keys(id), allowed.write)
+}
+
+// each returns the first error of check over keys.
+func each[K ~string | ~[]byte](keys []K, check func(key, end []byte) error) error {
+	for _, key := range keys {
+		if err := check([]byte(key), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LeaseTimeToLive tells the lease's keys to callers who may read them all.
 func (s *leaseService) LeaseTimeToLive(
 	ctx context.Context, r *pb.LeaseTimeToLiveRequest,
 ) (*pb.LeaseTimeToLiveResponse, error) {
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := s.Leases.TimeToLive(ctx, r)
 	if errors.Is(err, lease.ErrNotFound) {
 		resp, err = &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}, nil
@@ -106,14 +142,38 @@ func (s *leaseService) LeaseTimeToLive(
 	if err != nil {
 		return nil, err
 	}
+	if len(resp.Keys) > 0 {
+		allowed, err := s.access(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := each(resp.Keys, allowed.read); err != nil {
+			return nil, err
+		}
+	}
 	resp.Header = s.Headers.Header()
 	return resp, nil
 }
 
+// LeaseLeases lists all leases, to callers who may read every key that is attached to one.
 func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	ids, err := s.Leases.List(ctx)
 	if err != nil {
 		return nil, err
+	}
+	allowed, err := s.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if allowed.auth != nil {
+		for _, id := range ids {
+			if err := each(s.Leases.Keys(id), allowed.read); err != nil {
+				return nil, err
+			}
+		}
 	}
 	resp := &pb.LeaseLeasesResponse{Header: s.Headers.Header(), Leases: make([]*pb.LeaseStatus, len(ids))}
 	for i, id := range ids {

@@ -25,8 +25,15 @@ type maintenanceService struct {
 
 // Alarm lists, raises and lowers alarms. Listing is a linearizable read and needs no place in the log.
 func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	required := s.requireRoot
+	if r.Action == pb.AlarmRequest_GET {
+		required = s.requireUser
+	}
+	err := required(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var resp *pb.AlarmResponse
-	var err error
 	switch r.Action {
 	case pb.AlarmRequest_GET:
 		resp, err = s.listAlarms(ctx, r.Alarm)
@@ -56,7 +63,10 @@ func (s *maintenanceService) listAlarms(ctx context.Context, wanted pb.AlarmType
 	return resp, nil
 }
 
-func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	if err := s.requireUser(ctx); err != nil {
+		return nil, err
+	}
 	resp := s.Maintenance.Status()
 	resp.Header = s.Headers.Header()
 	if resp.DowngradeInfo == nil {
@@ -84,6 +94,9 @@ func alarmLine(a *pb.AlarmMember) string {
 
 // Defragment answers without a header, as etcd does.
 func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	if s.opts.NotServingOnDefrag {
 		s.setHealth("", healthpb.HealthCheckResponse_NOT_SERVING)
 		defer s.setHealth("", healthpb.HealthCheckResponse_SERVING)
@@ -92,6 +105,9 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	sum, err := s.Maintenance.Hash(ctx)
 	if err != nil {
 		return nil, err
@@ -100,6 +116,9 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 }
 
 func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := s.Maintenance.HashKV(ctx, r.Revision)
 	if err != nil {
 		return nil, err
@@ -110,6 +129,9 @@ func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*
 
 // MoveLeader answers without a header, as etcd does.
 func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := s.requireRoot(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.Maintenance.MoveLeader(ctx, r.TargetID); err != nil {
 		return nil, err
 	}
@@ -118,6 +140,9 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 
 // Snapshot streams the database file and, as its last message, the SHA-256 of all of it.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
+	if err := s.requireRoot(stream.Context()); err != nil {
+		return err
+	}
 	snap, version, err := s.Maintenance.Snapshot(stream.Context())
 	if err != nil {
 		return err

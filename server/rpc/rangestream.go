@@ -27,11 +27,22 @@ func (s *kvService) RangeStream(r *pb.RangeRequest, stream grpc.ServerStreamingS
 			return err
 		}
 	}
+	allowed, err := s.access(ctx)
+	if err != nil {
+		return err
+	}
+	if err := allowed.read(r.Key, r.RangeEnd); err != nil {
+		return err
+	}
 	reader, err := s.KV.Pin(ctx, r.Revision)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
+	// What is pinned does not change any more, and may be given out for as long as it takes.
+	if err := allowed.fresh(); err != nil {
+		return err
+	}
 	chunks := chunker{reader: reader, key: r.Key, end: r.RangeEnd, keysOnly: r.KeysOnly, keys: firstChunkKeys,
 		limit: max(r.Limit, 0)}
 	for {

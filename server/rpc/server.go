@@ -61,6 +61,7 @@ func setDefault[T comparable](field *T, value T) {
 // service is what every service has: its dependencies and the numbers.
 type service struct {
 	Deps
+	callers
 	opts Options
 }
 
@@ -86,11 +87,17 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 		grpc.StreamInterceptor(guard.stream),
 	}, opts.ServerOptions...)...)
 
-	s := service{Deps: deps, opts: opts}
+	if deps.Auth == nil {
+		deps.Auth = openToAll{}
+	}
+	who := callers{auth: deps.Auth, certificates: opts.CertificateUsers}
+	deps.Proposer = signing{Proposer: deps.Proposer, callers: who}
+	s := service{Deps: deps, callers: who, opts: opts}
 	registerBoth(server, &pb.KV_ServiceDesc, &kvService{service: s})
 	registerBoth(server, &pb.Watch_ServiceDesc, &watchService{service: s})
 	registerBoth(server, &pb.Lease_ServiceDesc, &leaseService{service: s})
 	registerBoth(server, &pb.Cluster_ServiceDesc, &clusterService{service: s})
+	registerBoth(server, &pb.Auth_ServiceDesc, &authService{service: s})
 	// The health service of gRPC knows one service, "", which is SERVING from the start.
 	alive := health.NewServer()
 	healthpb.RegisterHealthServer(server, alive)

@@ -110,7 +110,10 @@ func (w *watchStream) create(r *pb.WatchCreateRequest) error {
 			opt.NoDelete = true
 		}
 	}
-	_, _, err := w.watchers.Create(opt)
+	err := w.mayWatch(r)
+	if err == nil {
+		_, _, err = w.watchers.Create(opt)
+	}
 	switch {
 	case err == nil:
 		w.created++
@@ -123,10 +126,37 @@ func (w *watchStream) create(r *pb.WatchCreateRequest) error {
 	})
 }
 
+// mayWatch refuses a range of which the caller may not read every key, as it is when the watch is created: what is revoked
+// later does not end it. A request that makes no sense is refused for that, as in etcd.
+func (w *watchStream) mayWatch(r *pb.WatchCreateRequest) error {
+	allowed, err := w.access(w.grpc.Context())
+	switch {
+	case r.StartRevision < 0 || (err == nil && allowed.auth == nil):
+		return nil
+	case err == nil:
+		key := r.Key
+		if len(key) == 0 {
+			key = []byte{0}
+		}
+		err = allowed.read(key, r.RangeEnd)
+	}
+	if err != nil {
+		return notAllowed{err}
+	}
+	return nil
+}
+
+// notAllowed is a refusal for who asks, and not for what was asked.
+type notAllowed struct{ error }
+
 // refusalText is the reason why there is no watcher, in the words that clients look for.
 func refusalText(err error) string {
-	if errors.Is(err, watch.ErrCompacted) {
+	var denied notAllowed
+	switch {
+	case errors.Is(err, watch.ErrCompacted):
 		return textPrefix + watch.ErrCompacted.Error()
+	case errors.As(err, &denied):
+		return Status(denied.error).Error()
 	}
 	return err.Error()
 }
