@@ -112,6 +112,13 @@ func (s *Store) HashKV(ctx context.Context, rev int64) (HashKVResult, error) {
 		cached.CurrentRevision = current
 		return cached, nil
 	}
+	return s.ReadHashKV(ctx, rev)
+}
+
+// ReadHashKV is HashKV of what the store holds now, whatever compactions have computed in passing. Of a copy of the
+// store such a hash can be computed again; that of a compaction counts deletions in another way.
+func (s *Store) ReadHashKV(ctx context.Context, rev int64) (HashKVResult, error) {
+	current := s.Revision()
 	if rev > current {
 		return HashKVResult{}, ErrFutureRevision
 	}

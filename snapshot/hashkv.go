@@ -50,6 +50,24 @@ func HashKV(ctx context.Context, path string, atRevision int64, options FileOpti
 	return result, nil
 }
 
+// HashKVAt hashes the history in a file as a member does that holds the same and has compacted it at floor, -1 for not at
+// all. Nothing that such a compaction would keep may be missing in the file. Errors: ErrFutureRevision, ErrNotDatabase.
+func HashKVAt(ctx context.Context, path string, rev, floor int64, options FileOptions) (KVHash, error) {
+	result := KVHash{HashRevision: rev, CompactRevision: floor}
+	err := view(ctx, path, options, func(f *backend.File) error {
+		history, err := historyOf(f)
+		if err != nil {
+			return err
+		}
+		if rev > history.Current {
+			return ErrFutureRevision
+		}
+		result.Hash, err = hashHistory(ctx, f, rev, floor)
+		return err
+	})
+	return result, err
+}
+
 // hashHistory leaves out what a compaction at floor may or may not have deleted yet, so that the hash does not depend
 // on how far it has come: up to floor, everything that a compaction at rev would not keep.
 func hashHistory(ctx context.Context, f *backend.File, rev, floor int64) (uint32, error) {

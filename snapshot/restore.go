@@ -125,13 +125,7 @@ type RestoreResult struct {
 func Plan(ctx context.Context, options RestoreOptions) (*RestorePlan, error) {
 	options.fill()
 	p := &RestorePlan{options: options}
-	if options.MarkCompacted != (options.BumpRevision > 0) {
-		return nil, ErrMarkCompacted
-	}
-	if err := p.planIdentity(); err != nil {
-		return nil, err
-	}
-	if err := p.planDirectories(); err != nil {
+	if err := p.planTarget(); err != nil {
 		return nil, err
 	}
 	if !options.SkipHashCheck {
@@ -140,6 +134,24 @@ func Plan(ctx context.Context, options RestoreOptions) (*RestorePlan, error) {
 		}
 	}
 	return p, p.planRevision(ctx, options.SnapshotPath)
+}
+
+// Check does the part of Plan that needs no snapshot: for a caller that has to fetch one first.
+func Check(options RestoreOptions) error {
+	options.fill()
+	p := &RestorePlan{options: options}
+	return p.planTarget()
+}
+
+// planTarget checks the options and the directories.
+func (p *RestorePlan) planTarget() error {
+	if p.options.MarkCompacted != (p.options.BumpRevision > 0) {
+		return ErrMarkCompacted
+	}
+	if err := p.planIdentity(); err != nil {
+		return err
+	}
+	return p.planDirectories()
 }
 
 func (p *RestorePlan) planIdentity() error {
