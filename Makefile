@@ -50,7 +50,7 @@ cover: build peer ## test coverage of our own packages, as bin/cover.html
 	$(GO) tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
 
 # etcd itself, as the peer that tests and benchmarks compare with.
-peer: $(PEER)/etcd $(PEER)/etcdctl $(PEER)/etcdutl ## build etcd, etcdctl and etcdutl into bin/peer
+peer: $(PEER)/etcd $(PEER)/etcdctl $(PEER)/etcdutl $(PEER)/versitygw ## build etcd, etcdctl, etcdutl and an S3 server into bin/peer
 
 $(PEER)/etcd: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/server/v3
@@ -58,6 +58,9 @@ $(PEER)/etcdctl: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdctl/v3
 $(PEER)/etcdutl: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdutl/v3
+# A server that speaks S3, to test backups in buckets against.
+$(PEER)/versitygw: tests/s3/go.mod
+	cd tests/s3 && $(GO) build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
 clean: ## remove what was built
 	rm -rf $(BIN)

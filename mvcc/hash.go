@@ -119,6 +119,9 @@ func (s *Store) HashKV(ctx context.Context, rev int64) (HashKVResult, error) {
 // store such a hash can be computed again; that of a compaction counts deletions in another way.
 func (s *Store) ReadHashKV(ctx context.Context, rev int64) (HashKVResult, error) {
 	current := s.Revision()
+	if rev == 0 {
+		rev = current
+	}
 	if rev > current {
 		return HashKVResult{}, ErrFutureRevision
 	}

@@ -146,6 +146,14 @@ func (m *Manifest) holds(rev int64) bool {
 	return m.FromRevision < rev && rev <= m.ToRevision
 }
 
+// FirstRevision is the oldest revision that the backup holds.
+func (m *Manifest) FirstRevision() int64 {
+	if m.Kind == Full {
+		return m.FromRevision
+	}
+	return min(m.FromRevision+1, m.ToRevision)
+}
+
 var idPattern = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-(full|incremental)-[0-9]+-[0-9a-f]{10}$`)
 
 func newID(kind Kind, at time.Time, rev int64) string {

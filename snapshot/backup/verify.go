@@ -42,8 +42,8 @@ func (i *Inventory) Chain(m *Manifest) ([]*Manifest, error) { return i.chain(m) 
 // nothing is a sink that only wants to know whether it can be read.
 type nothing struct{}
 
-func (nothing) entry(_, _ []byte) error                  { return nil }
-func (nothing) beginTable(backend.Bucket) error          { return nil }
+func (nothing) entry(_, _ []byte) error                 { return nil }
+func (nothing) beginTable(backend.Bucket) error         { return nil }
 func (nothing) row(_ backend.Bucket, _, _ []byte) error { return nil }
 
 // VerifyByReading reads the data of a backup from the first byte to the last and compares all checksums. Damage is in

@@ -10,41 +10,22 @@ import (
 )
 
 func newSnapshotRestore(a *app) *cobra.Command {
-	var o snapshot.RestoreOptions
-	var peerURLs string
-	var mmapBytes uint64
 	cmd := &cobra.Command{
 		Use:   "restore <filename> --data-dir {output dir} [options]",
 		Short: "Makes the data directory of a new member from a snapshot",
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.DataDir, "data-dir", "", "data directory to make (default: <name>.etcd)")
-	f.StringVar(&o.WALDir, "wal-dir", "", "directory of the log, if not inside the data directory")
-	f.StringVar(&o.Name, "name", "default", "name of the member")
-	f.StringVar(&o.InitialCluster, "initial-cluster", "default=http://localhost:2380", "members of the new cluster")
-	f.StringVar(&o.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "token that the IDs are made of")
-	f.StringVar(&peerURLs, "initial-advertise-peer-urls", "http://localhost:2380", "peer URLs of this member")
-	f.BoolVar(&o.SkipHashCheck, "skip-hash-check", false,
+	restore := newRestoreFlags(cmd)
+	skipHashCheck := cmd.Flags().Bool("skip-hash-check", false,
 		"do not check the hash at the end (needed for a file copied from a data directory)")
-	f.Uint64Var(&o.BumpRevision, "bump-revision", 0, "how much to raise the newest revision by")
-	f.BoolVar(&o.MarkCompacted, "mark-compacted", false,
-		"mark everything before the raised revision as compacted (required with --bump-revision, only allowed with it)")
-	f.Int64Var(&o.ToRevision, "to-revision", 0, "restore the keys as they were at this revision (default: the newest)")
-	f.Uint64Var(&mmapBytes, "initial-memory-map-size", 10<<30, "bytes to map the database with while restoring")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
 			return badArgs("snapshot restore requires exactly one argument")
 		}
-		if (o.BumpRevision > 0) != o.MarkCompacted {
-			return fail(exitBadArgs, snapshot.ErrMarkCompacted)
+		o, err := restore.options(a)
+		if err != nil {
+			return err
 		}
-		if o.DataDir == "" {
-			o.DataDir = o.Name + ".etcd"
-		}
-		o.SnapshotPath = args[0]
-		o.InitialAdvertisePeerURLs = strings.Split(peerURLs, ",")
-		o.InitialMmapBytes = int64(mmapBytes)
-		o.Logger = a.logger()
+		o.SnapshotPath, o.SkipHashCheck = args[0], *skipHashCheck
 		plan, err := snapshot.Plan(cmd.Context(), o)
 		if err != nil {
 			return err
@@ -62,4 +43,42 @@ func newSnapshotRestore(a *app) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// restoreFlags are those of every restore into a data directory.
+type restoreFlags struct {
+	given     snapshot.RestoreOptions
+	peerURLs  string
+	mmapBytes uint64
+}
+
+func newRestoreFlags(cmd *cobra.Command) *restoreFlags {
+	r := &restoreFlags{}
+	f, o := cmd.Flags(), &r.given
+	f.StringVar(&o.DataDir, "data-dir", "", "data directory to make (default: <name>.etcd)")
+	f.StringVar(&o.WALDir, "wal-dir", "", "directory of the log, if not inside the data directory")
+	f.StringVar(&o.Name, "name", "default", "name of the member")
+	f.StringVar(&o.InitialCluster, "initial-cluster", "default=http://localhost:2380", "members of the new cluster")
+	f.StringVar(&o.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "token that the IDs are made of")
+	f.StringVar(&r.peerURLs, "initial-advertise-peer-urls", "http://localhost:2380", "peer URLs of this member")
+	f.Uint64Var(&o.BumpRevision, "bump-revision", 0, "how much to raise the newest revision by")
+	f.BoolVar(&o.MarkCompacted, "mark-compacted", false,
+		"mark everything before the raised revision as compacted (required with --bump-revision, only allowed with it)")
+	f.Int64Var(&o.ToRevision, "to-revision", 0, "restore the keys as they were at this revision (default: the newest)")
+	f.Uint64Var(&r.mmapBytes, "initial-memory-map-size", 10<<30, "bytes to map the database with while restoring")
+	return r
+}
+
+func (r *restoreFlags) options(a *app) (snapshot.RestoreOptions, error) {
+	o := r.given
+	if (o.BumpRevision > 0) != o.MarkCompacted {
+		return o, fail(exitBadArgs, snapshot.ErrMarkCompacted)
+	}
+	if o.DataDir == "" {
+		o.DataDir = o.Name + ".etcd"
+	}
+	o.InitialAdvertisePeerURLs = strings.Split(r.peerURLs, ",")
+	o.InitialMmapBytes = int64(r.mmapBytes)
+	o.Logger = a.logger()
+	return o, nil
 }

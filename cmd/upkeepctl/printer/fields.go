@@ -55,6 +55,10 @@ func (p *fieldsPrinter) Print(response any) error {
 			p.raw("HashRevision", h.HashKV.HashRevision)
 			fmt.Fprintln(p.out)
 		}
+	case Backups:
+		for _, m := range r {
+			p.backup(m)
+		}
 	default:
 		return p.printLeaseOrFile(response)
 	}

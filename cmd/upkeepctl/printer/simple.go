@@ -56,6 +56,10 @@ func (p *simplePrinter) Print(response any) error {
 		p.row(snapshotRow(r))
 	case FileHash:
 		p.row(fileHashRow(r))
+	case Backups:
+		for _, m := range r {
+			p.row(backupRow(m))
+		}
 	default:
 		return p.printLeaseOrMember(response)
 	}

@@ -43,6 +43,11 @@ func (p *tablePrinter) Print(response any) error {
 	case FileHash:
 		header = "HASH|HASH REVISION|COMPACT REVISION"
 		rows = [][]string{fileHashRow(r)}
+	case Backups:
+		header = backupHeader
+		for _, m := range r {
+			rows = append(rows, backupRow(m))
+		}
 	default:
 		return notSupported("table")
 	}
