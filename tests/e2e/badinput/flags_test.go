@@ -23,7 +23,7 @@ func TestFlags(t *testing.T) {
 		want string
 	}{
 		{args: "--nosuch", code: 2, want: `--nosuch`},
-		{args: "--cert-file=x", code: 2, want: `--cert-file .*not available`},
+		{args: "--cert-file=x", code: 1, want: `--cert-file and --key-file must both be set`},
 		{args: "--quota-backend-bytes=16MiB", code: 2, want: `"16MiB" for flag --quota-backend-bytes`},
 		{args: "--initial-cluster=a", code: 2, want: `--initial-cluster.*name=peerURL`},
 		{args: "--max-learners", code: 2, want: `--max-learners`},
