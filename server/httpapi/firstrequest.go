@@ -130,7 +130,7 @@ func (c *settledConn) Read(p []byte) (int, error) {
 			Length: uint32(head[0])<<16 | uint32(head[1])<<8 | uint32(head[2]),
 			Type:   http2.FrameType(head[3]), Flags: http2.Flags(head[4]),
 		}
-		if frame.Type != http2.FrameSettings || !frame.Flags.Has(http2.FlagSettingsAck) {
+		if frame.Type != http2.FrameSettings || !frame.Flags.Has(http2.FlagSettingsAck) || frame.Length > 0 {
 			c.pass = frameHeaderBytes + int(frame.Length)
 			continue
 		}

@@ -154,6 +154,12 @@ func Prepare(t testing.TB, program, name, dataDir, peerURL string, flags ...stri
 // Arguments are the command line that the member is started with. The caller may append, to start a like one.
 func (m *Member) Arguments() []string { return slices.Clip(m.args) }
 
+// Append adds flags for the next start. They come last, and so override those before.
+func (m *Member) Append(flags ...string) { m.args = append(slices.Clip(m.args), flags...) }
+
+// Only replaces all flags for the next start.
+func (m *Member) Only(flags ...string) { m.args = flags }
+
 func (m *Member) arguments(initialCluster string) []string {
 	return []string{
 		"--name", m.Name, "--data-dir", m.DataDir,
