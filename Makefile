@@ -8,6 +8,9 @@ MEMBERS   ?= 3
 SECONDS   ?= 600
 TESTFLAGS ?=
 BENCHARGS ?=
+# What goes on for as long as it is let; tests/longrun gives each its part of SECONDS.
+LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillNine|TestSameAnswersAsEtcd|TestLog|TestKilledMember
+LONG_PACKAGES := $(addprefix ./tests/,linearizability simulation soak e2e differential crash)
 
 .DEFAULT_GOAL := help
 .PHONY: help build local test test-long prove bench proto lint cover peer clean
@@ -27,8 +30,11 @@ test: build peer ## all tests that a change must pass, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 9m $(TESTFLAGS) ./...
 
+# One after the other, since their parts of the time add up to SECONDS; built before, so that building is no part of it.
 test-long: build peer ## the random tests for SECONDS=600 in all
-	UPKEEP_TEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout $$(( $(SECONDS) + 600 ))s $(TESTFLAGS) ./...
+	$(GO) test -race -count=1 -run '^$$' $(LONG_PACKAGES)
+	UPKEEP_TEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -p 1 -timeout $$(( $(SECONDS) + 600 ))s -v \
+		-run '^($(LONG_TESTS))$$' $(TESTFLAGS) $(LONG_PACKAGES)
 
 prove: ## break the code on purpose, and show which test notices what
 	$(GO) run ./tests/prove

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	etcdpb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // peer is the path of one of etcd's own binaries.
@@ -28,18 +29,10 @@ func peer(t *testing.T, name string) string {
 	return path
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // startEtcd runs a member on dir and returns a connection; stop ends it.
 func startEtcd(t *testing.T, dir string) (conn *grpc.ClientConn, stop func()) {
 	t.Helper()
-	client, peerAddr := freeAddress(t), freeAddress(t)
+	client, peerAddr := ports.Address(t), ports.Address(t)
 	cmd := exec.Command(peer(t, "etcd"), "--data-dir", dir, "--log-level", "error",
 		"--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
 		"--listen-peer-urls", "http://"+peerAddr, "--initial-advertise-peer-urls", "http://"+peerAddr,

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/upkeep-kv/upkeep/proto/walpb"
 	"github.com/upkeep-kv/upkeep/raftnode/snapfile"
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // These tests compare with stock etcd, run as a black box.
@@ -39,16 +39,6 @@ func peerBinary(t *testing.T, name string) string {
 	return path
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // etcd is one running member.
 type etcd struct {
 	cmd    *exec.Cmd
@@ -61,7 +51,7 @@ type etcdConfig struct{ name, dataDir, walDir, peerURL, cluster string }
 // startEtcd starts a member; await it before use.
 func startEtcd(t *testing.T, c etcdConfig) *etcd {
 	t.Helper()
-	url := "http://" + freePort(t)
+	url := "http://" + ports.Address(t)
 	e := &etcd{}
 	args := []string{"--name", c.name, "--data-dir", c.dataDir, "--listen-client-urls", url, "--advertise-client-urls", url,
 		"--listen-peer-urls", c.peerURL, "--initial-advertise-peer-urls", c.peerURL, "--initial-cluster", c.cluster,
@@ -145,7 +135,7 @@ type source struct {
 func makeSource(t *testing.T) *source {
 	t.Helper()
 	dir := t.TempDir()
-	url := "http://" + freePort(t)
+	url := "http://" + ports.Address(t)
 	e := startEtcd(t, etcdConfig{name: "src", dataDir: filepath.Join(dir, "d"), peerURL: url, cluster: "src=" + url})
 	e.await(t)
 	ctx, c := t.Context(), e.client
@@ -379,7 +369,7 @@ func testPeerStartsOnRestored(t *testing.T, s *source) {
 	}
 	for name, o := range tests {
 		t.Run(name, func(t *testing.T) {
-			url := "http://" + freePort(t)
+			url := "http://" + ports.Address(t)
 			o.SnapshotPath, o.DataDir, o.Name = s.path, filepath.Join(t.TempDir(), "d"), "m"
 			o.InitialCluster, o.InitialAdvertisePeerURLs = "m="+url, []string{url}
 			result, err := Restore(t.Context(), o)
@@ -416,7 +406,7 @@ func testPeerThreeMembersStartOnRestored(t *testing.T, s *source) {
 	var pairs []string
 	urls := map[string]string{}
 	for _, name := range []string{"a", "b", "c"} {
-		urls[name] = "http://" + freePort(t)
+		urls[name] = "http://" + ports.Address(t)
 		pairs = append(pairs, name+"="+urls[name])
 	}
 	to := s.newest - 5

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // TestMain lets the test program be upkeep itself, for what can be seen only from outside of a process.
@@ -151,18 +152,8 @@ func await(t *testing.T, lines *bufio.Scanner, text string) string {
 	return read.String()
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func memberArgs(t *testing.T, dir string) []string {
-	client, peer := "http://"+freeAddress(t), "http://"+freeAddress(t)
+	client, peer := "http://"+ports.Address(t), "http://"+ports.Address(t)
 	return []string{"--name=m1", "--data-dir=" + dir, "--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/walpb"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // peer is a stock etcd, run as a black box.
@@ -27,15 +27,6 @@ type peer struct {
 	cmd    *exec.Cmd
 	client string
 	log    bytes.Buffer
-}
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func peerBinary(t *testing.T) string {
@@ -50,7 +41,7 @@ func peerBinary(t *testing.T) string {
 }
 
 func startPeer(t *testing.T, dataDir, peerURL string) *peer {
-	p := &peer{client: "http://" + freeAddress(t)}
+	p := &peer{client: "http://" + ports.Address(t)}
 	p.cmd = exec.Command(peerBinary(t), "--data-dir", dataDir,
 		"--listen-client-urls", p.client, "--advertise-client-urls", p.client,
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL,
@@ -103,7 +94,7 @@ func (p *peer) call(t *testing.T, path, body string) map[string]any {
 // TestPeerRoundTrip lets etcd write a log, reads it, appends to it, and lets etcd go on from there.
 func TestPeerRoundTrip(t *testing.T) {
 	dataDir := filepath.Join(t.TempDir(), "d")
-	peerURL := "http://" + freeAddress(t)
+	peerURL := "http://" + ports.Address(t)
 	p := startPeer(t, dataDir, peerURL)
 	for i := range 20 {
 		p.call(t, "/v3/kv/put", fmt.Sprintf(`{"key":"Zm9v","value":"%s"}`, strings.Repeat("YmFy", i)))
@@ -201,7 +192,7 @@ func reencodes(t *testing.T, walDir string, original []byte) {
 
 // TestPeerBootstrapBytes compares the start of a new log, byte for byte, with that of a stock etcd's.
 func TestPeerBootstrapBytes(t *testing.T) {
-	peerURL := "http://" + freeAddress(t)
+	peerURL := "http://" + ports.Address(t)
 	stockDir := filepath.Join(t.TempDir(), "stock")
 	p := startPeer(t, stockDir, peerURL)
 	p.stop(t)

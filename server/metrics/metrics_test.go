@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"google.golang.org/grpc/codes"
+
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // used returns metrics of which every one has been used, each with a value of its own where that is possible.
@@ -244,7 +245,7 @@ func scrapeEtcd(t *testing.T) map[string]*dto.MetricFamily {
 	if _, err := os.Stat(bin + "/etcd"); err != nil {
 		t.Skip("bin/peer/etcd is not built; make peer builds it")
 	}
-	client, peer := "http://"+freeAddress(t), "http://"+freeAddress(t)
+	client, peer := "http://"+ports.Address(t), "http://"+ports.Address(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	server := exec.CommandContext(ctx, bin+"/etcd", "--data-dir", t.TempDir(), "--metrics=extensive", "--log-level=error",
 		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
@@ -264,15 +265,6 @@ func scrapeEtcd(t *testing.T) map[string]*dto.MetricFamily {
 		t.Fatal(err)
 	}
 	return families
-}
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func get(t *testing.T, url string) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 const peerBinary = "../../bin/peer/etcd"
@@ -26,7 +27,7 @@ func startPeer(t *testing.T) *grpc.ClientConn {
 	if _, err := os.Stat(peerBinary); err != nil {
 		t.Skipf("no etcd to compare with at %s", filepath.Clean(peerBinary))
 	}
-	client, peer := freeAddress(t), freeAddress(t)
+	client, peer := ports.Address(t), ports.Address(t)
 	cmd := exec.Command(peerBinary, "--data-dir", t.TempDir(), "--unsafe-no-fsync", "--log-level", "error",
 		"--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
 		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
@@ -44,16 +45,6 @@ func startPeer(t *testing.T) *grpc.ClientConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestPeerTxnChecks gives random transactions to a stock etcd and wants checkTxn to refuse the same ones for the same

@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-kv/upkeep/proto/walpb"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 )
 
 const childEnv = "UPKEEP_TEST_CRASH_MEMBER"
@@ -181,7 +182,7 @@ func TestMemberChild(t *testing.T) {
 func TestKilledMember(t *testing.T) {
 	var dir string
 	counts := map[string]int{}
-	end := time.Now().Add(budget(t, 5*time.Second, 0.02))
+	end := time.Now().Add(longrun.Length(t, 5*time.Second))
 	rounds := 0
 	for ; rounds < 8 || time.Now().Before(end); rounds++ {
 		if rounds%8 == 0 {

@@ -5,12 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/upkeep-kv/upkeep/backend/vfs"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 )
 
 func must(t testing.TB, err error) {
@@ -20,29 +19,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// budget is how long a test may look for trouble: short, or its share of UPKEEP_TEST_SECONDS.
-func budget(t testing.TB, short time.Duration, shareOf float64) time.Duration {
-	text := os.Getenv("UPKEEP_TEST_SECONDS")
-	if text == "" {
-		return short
-	}
-	seconds, err := strconv.ParseFloat(text, 64)
-	if err != nil || seconds < 0 {
-		t.Fatalf("UPKEEP_TEST_SECONDS is %q, want a number of seconds", text)
-	}
-	return max(short, time.Duration(seconds*shareOf*float64(time.Second)))
-}
-
 // firstSeed is where random tests begin: UPKEEP_TEST_SEED repeats a failure, else 1.
 func firstSeed(t testing.TB) uint64 {
-	text := os.Getenv("UPKEEP_TEST_SEED")
-	if text == "" {
-		return 1
-	}
-	seed, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("UPKEEP_TEST_SEED is %q, want a number", text)
-	}
+	seed, _ := longrun.Seed(t, 1)
 	return seed
 }
 

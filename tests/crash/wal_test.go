@@ -13,6 +13,7 @@ import (
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 	"github.com/upkeep-kv/upkeep/proto/walpb"
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 )
 
 const walDir = "data/member/wal"
@@ -323,7 +324,7 @@ func (w *walRun) goOn(disk vfs.FS, log *wal.WAL, rec *wal.Recovered) error {
 // TestLog cuts the power after each operation of random runs, and now and then again while the log recovers from that.
 func TestLog(t *testing.T) {
 	disks, repeated := newTally(), 0
-	end := time.Now().Add(budget(t, 3*time.Second, 0.03))
+	end := time.Now().Add(longrun.Length(t, 3*time.Second))
 	const wanted = 4500
 	for seed := firstSeed(t); len(disks.seen) < wanted || time.Now().Before(end); seed++ {
 		w := newWALRun(t, seed)

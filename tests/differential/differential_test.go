@@ -1,16 +1,14 @@
 // Package differential sends the same random requests to upkeep and to etcd, started beside it, and compares the
 // answers field by field, and the histories by HashKV.
 //
-// A failure prints its seed; UPKEEP_SEED replays it.
+// A failure prints its seed; UPKEEP_TEST_SEED replays it.
 package differential
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -85,24 +84,14 @@ func mask(resp proto.Message) {
 	}
 }
 
-func seconds(def int) time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("UPKEEP_TEST_SECONDS")); err == nil {
-		def = max(def, n/4)
-	}
-	return time.Duration(def) * time.Second
-}
-
 func TestSameAnswersAsEtcd(t *testing.T) {
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("UPKEEP_SEED"), 10, 64); err == nil {
-		seed = s
-	}
+	seed, _ := longrun.Seed(t, rand.Uint64())
 	ours := start(t, "upkeep", proc.Build(t, "upkeep"))
 	theirs := start(t, "etcd", proc.Peer(t, "etcd"))
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), rev: 1, leases: []int64{1000, 1001, 1002, 1003, 1004, 1005}}
 	ctx := context.Background()
 	operations := 0
-	for deadline := time.Now().Add(seconds(12)); time.Now().Before(deadline); operations++ {
+	for deadline := time.Now().Add(longrun.Length(t, 12*time.Second)); time.Now().Before(deadline); operations++ {
 		req := g.request()
 		got, gotErr := ours.send(ctx, req)
 		want, wantErr := theirs.send(ctx, req)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -13,26 +12,19 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
-
-// testSeconds is how long a test that goes on for as long as it is let should take: UPKEEP_TEST_SECONDS shared out by
-// `make test-long`, or def.
-func testSeconds(def int) time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("UPKEEP_TEST_SECONDS")); err == nil && n > def {
-		def = n / 4
-	}
-	return time.Duration(def) * time.Second
-}
 
 // TestKillNine kills members at random moments, under load and in the middle of defragmentations and compactions. What
 // was acknowledged must be there after the last restart, on every member alike.
 func TestKillNine(t *testing.T) {
+	length := longrun.Length(t, 20*time.Second) / 2
 	for _, members := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d members", members), func(t *testing.T) {
 			c := proc.Start(t, proc.Build(t, "upkeep"), members, "--snapshot-count=500", "--snapshot-catchup-entries=200")
 			load := startLoad(t, c)
-			deadline := time.Now().Add(testSeconds(10))
+			deadline := time.Now().Add(length)
 			random := rand.New(rand.NewPCG(uint64(members), 7))
 			kills := 0
 			for time.Now().Before(deadline) {

@@ -16,6 +16,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -207,7 +208,7 @@ func restoreAndServe(t *testing.T, ctlPath, backup string) {
 	for _, restorer := range []string{proc.Build(t, "upkeepctl"), proc.Peer(t, "etcdutl")} {
 		for _, program := range []string{proc.Build(t, "upkeep"), proc.Peer(t, "etcd")} {
 			dir := filepath.Join(t.TempDir(), "restored")
-			ports := proc.FreePorts(t, 1)
+			ports := ports.Free(t, 1)
 			peerURL := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 			tool{t, restorer, ""}.run("snapshot", "restore", backup, "--data-dir", dir, "--name", "m0",
 				"--initial-cluster", "m0="+peerURL, "--initial-advertise-peer-urls", peerURL)

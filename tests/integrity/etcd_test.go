@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -38,7 +39,10 @@ func blocked(t *testing.T, cli *clientv3.Client) []string {
 		do   func() error
 	}{
 		{"get", func() error { _, err := kv.Range(ctx, get); return err }},
-		{"serializable get", func() error { _, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("k"), Serializable: true}); return err }},
+		{"serializable get", func() error {
+			_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("k"), Serializable: true})
+			return err
+		}},
 		{"put", func() error { _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}); return err }},
 		{"delete", func() error { _, err := kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte("k")}); return err }},
 		{"read txn", func() error { _, err := kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{readOp}}); return err }},
@@ -47,7 +51,10 @@ func blocked(t *testing.T, cli *clientv3.Client) []string {
 		{"compact", func() error { _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: 1}); return err }},
 		{"compact the future", func() error { _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: 1000}); return err }},
 		{"grant", func() error { _, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 60}); return err }},
-		{"revoke", func() error { _, err := leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: int64(lease.ID)}); return err }},
+		{"revoke", func() error {
+			_, err := leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: int64(lease.ID)})
+			return err
+		}},
 		{"revoke nothing", func() error { _, err := leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: 99}); return err }},
 		{"keep alive", func() error { _, err := cli.KeepAliveOnce(ctx, lease.ID); return err }},
 		{"time to live", func() error { _, err := cli.TimeToLive(ctx, lease.ID); return err }},
@@ -81,7 +88,7 @@ func TestCorruptBlocksAsEtcdDoes(t *testing.T) {
 	}
 	var results [2][]string
 	for i, program := range []string{proc.Peer(t, "etcd"), proc.Build(t, "upkeep")} {
-		peer := fmt.Sprintf("http://127.0.0.1:%d", proc.FreePorts(t, 1)[0])
+		peer := fmt.Sprintf("http://127.0.0.1:%d", ports.Free(t, 1)[0])
 		m := proc.Prepare(t, program, "m0", t.TempDir(), peer, "--initial-cluster=m0="+peer, "--log-level=error")
 		m.Launch()
 		m.WaitReady()

@@ -4,34 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
-
-// Seconds is how long a test that goes on for as long as it is let should take: its share of UPKEEP_TEST_SECONDS, or def.
-func Seconds(def int) time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("UPKEEP_TEST_SECONDS")); err == nil && n/4 > def {
-		def = n / 4
-	}
-	return time.Duration(def) * time.Second
-}
-
-// Seed returns the seed of the first run: UPKEEP_TEST_SEED, or def. given tells that it was asked for, and that this run
-// is to be the only one.
-func Seed(t testing.TB, def uint64) (seed uint64, given bool) {
-	t.Helper()
-	s := os.Getenv("UPKEEP_TEST_SEED")
-	if s == "" {
-		return def, false
-	}
-	seed, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatalf("UPKEEP_TEST_SEED=%s: a number is expected: %v", s, err)
-	}
-	return seed, true
-}
 
 // Require fails the test if the history shows broken promises, and leaves the history and its picture.
 func Require(t testing.TB, h *History, report *Report) {

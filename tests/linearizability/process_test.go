@@ -13,13 +13,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/upkeep-kv/upkeep/tests/linearizability"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
 // TestProcesses runs clusters of three real processes and breaks them in ways that follow from the seed.
 func TestProcesses(t *testing.T) {
-	first, given := linearizability.Seed(t, 1)
-	total := linearizability.Seconds(8)
+	first, given := longrun.Seed(t, 1)
+	total := longrun.Length(t, 8*time.Second)
 	end := time.Now().Add(total)
 	for seed := first; seed == first || (!given && time.Now().Before(end) && !t.Failed()); seed++ {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { runProcesses(t, seed, min(total, 20*time.Second)) })
@@ -103,7 +105,7 @@ func startProcesses(t *testing.T, seed uint64) *processes {
 func (n *processes) prepare(dir, name string, flags ...string) *proc.Member {
 	n.t.Helper()
 	pid := &atomic.Int64{}
-	target := fmt.Sprintf("127.0.0.1:%d", proc.FreePorts(n.t, 1)[0])
+	target := fmt.Sprintf("127.0.0.1:%d", ports.Free(n.t, 1)[0])
 	address := n.network.join(n.t, name, target, func() int { return int(pid.Load()) })
 	flags = append(append(flags, n.flags...), "--listen-peer-urls=http://"+target)
 	m := proc.Prepare(n.t, n.program, name, dir+"/"+name, "http://"+address, flags...)

@@ -15,12 +15,13 @@ import (
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/tests/cluster"
 	"github.com/upkeep-kv/upkeep/tests/linearizability"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 )
 
 // TestVirtualCluster runs clusters in this process, in virtual time, with faults that follow from the seed.
 func TestVirtualCluster(t *testing.T) {
-	first, given := linearizability.Seed(t, 1)
-	end := time.Now().Add(linearizability.Seconds(5))
+	first, given := longrun.Seed(t, 1)
+	end := time.Now().Add(longrun.Length(t, 5*time.Second))
 	useMemory(t)
 	for seed := first; seed == first || (!given && time.Now().Before(end) && !t.Failed()); seed++ {
 		start := time.Now()

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -52,7 +53,7 @@ func (e *theirs) peerURL(member string) string {
 		e.peers = map[string]string{}
 	}
 	if e.peers[member] == "" {
-		e.peers[member] = fmt.Sprintf("http://127.0.0.1:%d", proc.FreePorts(e.t, 1)[0])
+		e.peers[member] = fmt.Sprintf("http://127.0.0.1:%d", ports.Free(e.t, 1)[0])
 	}
 	return e.peers[member]
 }
@@ -105,7 +106,7 @@ func (e *theirs) launchOn(name, dir, state string) {
 func (e *theirs) restore(file string, o restoreOptions) error {
 	e.dirs++
 	dir := filepath.Join(e.t.TempDir(), fmt.Sprint("restored", e.dirs))
-	url := fmt.Sprintf("http://127.0.0.1:%d", proc.FreePorts(e.t, 1)[0])
+	url := fmt.Sprintf("http://127.0.0.1:%d", ports.Free(e.t, 1)[0])
 	line := []string{"snapshot", "restore", file, "--name=m0", "--data-dir", dir, "--initial-cluster=m0=" + url,
 		"--initial-advertise-peer-urls=" + url}
 	if o.toRevision > 0 {

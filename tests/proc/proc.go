@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +21,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 // patience bounds the wait for a member to start or stop.
@@ -106,13 +106,13 @@ func Start(t testing.TB, program string, n int, flags ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	dir := t.TempDir()
-	ports := FreePorts(t, 2*n)
+	free := ports.Free(t, 2*n)
 	var initial []string
 	for i := range n {
 		m := &Member{
 			t: t, program: program, Name: fmt.Sprintf("m%d", i),
-			ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i]),
-			PeerURL:   fmt.Sprintf("http://127.0.0.1:%d", ports[2*i+1]),
+			ClientURL: fmt.Sprintf("http://127.0.0.1:%d", free[2*i]),
+			PeerURL:   fmt.Sprintf("http://127.0.0.1:%d", free[2*i+1]),
 		}
 		m.DataDir = filepath.Join(dir, m.Name)
 		initial = append(initial, m.Name+"="+m.PeerURL)
@@ -143,7 +143,7 @@ func Prepare(t testing.TB, program, name, dataDir, peerURL string, flags ...stri
 	t.Helper()
 	m := &Member{
 		t: t, program: program, Name: name, DataDir: dataDir, PeerURL: peerURL,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", FreePorts(t, 1)[0]), output: &tail{},
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports.Free(t, 1)[0]), output: &tail{},
 	}
 	m.args = append(m.arguments(name+"="+peerURL), flags...)
 	c := &Cluster{t: t, Members: []*Member{m}}
@@ -333,26 +333,6 @@ func (m *Member) Restart() {
 
 // Output returns the end of what the member has printed.
 func (m *Member) Output() string { return m.output.String() }
-
-// FreePorts returns n ports that nobody listened on a moment ago. They lie below those that the kernel gives to outgoing
-// connections, so that none of these takes one before the test does.
-func FreePorts(t testing.TB, n int) []int {
-	t.Helper()
-	const first, behind = 20_000, 32_768
-	var ports []int
-	for tries := 0; len(ports) < n; tries++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(behind-first)))
-		if err != nil {
-			if tries > 100 {
-				t.Fatal(err)
-			}
-			continue
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
 
 // tail keeps the end of what a process prints.
 type tail struct {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/tests/cluster"
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 )
 
 // figures are the sums over all runs.
@@ -59,27 +58,19 @@ type run struct {
 }
 
 func TestSimulation(t *testing.T) {
-	length, seed, long := 12*time.Second, uint64(1), false
-	if text := os.Getenv("UPKEEP_TEST_SECONDS"); text != "" {
-		seconds, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			t.Fatalf("UPKEEP_TEST_SECONDS is %q, want a number of seconds", text)
-		}
-		length = max(length, time.Duration(seconds*float64(time.Second)))
-		seed = uint64(time.Now().UnixNano()) // other runs each time
-		long = true
+	length, long := longrun.Length(t, 12*time.Second), longrun.Asked(t)
+	first := uint64(1)
+	if long {
+		first = uint64(time.Now().UnixNano()) // other runs each time
 	}
-	only, batch := os.Getenv("UPKEEP_TEST_SEED"), parallel
-	if only != "" {
-		var err error
+	batch := parallel
+	seed, only := longrun.Seed(t, first)
+	if only {
 		batch = 1
-		if seed, err = strconv.ParseUint(only, 10, 64); err != nil {
-			t.Fatalf("UPKEEP_TEST_SEED is %q, want a number", only)
-		}
 	}
 	var sum figures
 	var mu sync.Mutex
-	for end := time.Now().Add(length); sum.runs == 0 || only == "" && time.Now().Before(end); seed += parallel {
+	for end := time.Now().Add(length); sum.runs == 0 || !only && time.Now().Before(end); seed += parallel {
 		// A batch at a time, so that the files of one are removed before the next.
 		t.Run("batch", func(t *testing.T) {
 			for i := range batch {

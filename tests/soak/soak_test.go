@@ -2,34 +2,25 @@ package soak
 
 import (
 	"context"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/upkeep-kv/upkeep/tests/longrun"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
-
-// length is how long the load runs: the share of UPKEEP_TEST_SECONDS that this test takes, or a few seconds.
-func length() time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("UPKEEP_TEST_SECONDS")); err == nil && n/4 > 6 {
-		return time.Duration(n/4) * time.Second
-	}
-	return 6 * time.Second
-}
 
 func TestSoak(t *testing.T) {
 	c := proc.Start(t, proc.Build(t, "upkeep"), 3, "--snapshot-count=2000", "--snapshot-catchup-entries=1000")
 	warmUp(t, c)
 	idle := measureAll(t, c, 0)
 
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), length())
+	start, length := time.Now(), longrun.Length(t, 6*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
 	l := startLoad(ctx, c)
 	samples := make([][]Sample, len(c.Members))
-	every := max(length()/100, 250*time.Millisecond)
+	every := max(length/100, 250*time.Millisecond)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for running := true; running; {

@@ -15,6 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -317,7 +318,7 @@ func TestFullDiskDuringTransfer(t *testing.T) {
 // startEach is proc.Start with a data directory and flags for each member.
 func startEach(t *testing.T, n int, of func(i int) (dataDir string, flags []string)) *proc.Cluster {
 	t.Helper()
-	ports := proc.FreePorts(t, n)
+	ports := ports.Free(t, n)
 	var initial []string
 	for i, port := range ports {
 		initial = append(initial, fmt.Sprintf("m%d=http://127.0.0.1:%d", i, port))

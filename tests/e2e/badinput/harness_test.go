@@ -19,6 +19,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -99,7 +100,7 @@ func upkeepctl(t *testing.T) string { t.Helper(); return proc.Build(t, "upkeepct
 
 func peerURL(t *testing.T) string {
 	t.Helper()
-	return fmt.Sprintf("http://127.0.0.1:%d", proc.FreePorts(t, 1)[0])
+	return fmt.Sprintf("http://127.0.0.1:%d", ports.Free(t, 1)[0])
 }
 
 // fails starts a member that must end by itself with exit code 1, saying want, and saying the same at a second try.

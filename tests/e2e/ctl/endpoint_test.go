@@ -257,8 +257,8 @@ func startRestored(t *testing.T, s *session) {
 	cmd := exec.Command(peer(t, "etcd"), "--name", "m0", "--data-dir", filepath.Join(s.dir, "run"), "--log-level", "error",
 		"--listen-client-urls", "http://"+at.client[0], "--advertise-client-urls", "http://"+at.client[0],
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "m0="+peerURL)
-	var logs bytes.Buffer
-	cmd.Stderr = &lockedWriter{w: &logs}
+	logs := &lockedBuffer{}
+	cmd.Stderr = logs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func startRestored(t *testing.T, s *session) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	waitHealthy(t, at.client[0], &logs)
+	waitHealthy(t, at.client[0], logs)
 	got := s.run(step{args: `--endpoints=` + at.client[0] + ` get '' --prefix`})
 	if got.stdout != "a\nvalue\nb\nvalue\n" {
 		t.Errorf("restored to revision 3: %s", got)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,9 +14,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/upkeep-kv/upkeep/tests/ports"
 )
 
 const (
@@ -61,31 +60,12 @@ func peer(t *testing.T, name string) string {
 // addresses are the URLs of a cluster, kept so that a second cluster gets the same.
 type addresses struct{ client, peer []string }
 
-// nextPort counts through ports below those that the kernel gives to outgoing
-// connections, so that an address is still free when the second tool's cluster
-// is started on it. It starts anywhere: other test processes count too.
-var nextPort atomic.Int32
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	nextPort.CompareAndSwap(0, 10000+rand.Int32N(20000))
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", nextPort.Add(1))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 func freeAddresses(t *testing.T, members int) addresses {
 	t.Helper()
 	var a addresses
 	for range members {
-		a.client = append(a.client, freeAddress(t))
-		a.peer = append(a.peer, freeAddress(t))
+		a.client = append(a.client, ports.Address(t))
+		a.peer = append(a.peer, ports.Address(t))
 	}
 	return a
 }
@@ -102,14 +82,14 @@ func startEtcd(t *testing.T, a addresses) (stop func()) {
 		cluster = append(cluster, fmt.Sprintf("m%d=http://%s", i, address))
 	}
 	var running []*exec.Cmd
-	var logs bytes.Buffer
+	logs := &lockedBuffer{} // of all members
 	for i := range a.client {
 		cmd := exec.Command(program,
 			"--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(dir, fmt.Sprintf("m%d", i)),
 			"--listen-client-urls", "http://"+a.client[i], "--advertise-client-urls", "http://"+a.client[i],
 			"--listen-peer-urls", "http://"+a.peer[i], "--initial-advertise-peer-urls", "http://"+a.peer[i],
 			"--initial-cluster", strings.Join(cluster, ","), "--log-level", "error", "--unsafe-no-fsync")
-		cmd.Stderr = &lockedWriter{w: &logs}
+		cmd.Stderr = logs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +103,7 @@ func startEtcd(t *testing.T, a addresses) (stop func()) {
 	})
 	t.Cleanup(stop)
 	for _, address := range a.client {
-		waitHealthy(t, address, &logs)
+		waitHealthy(t, address, logs)
 	}
 	return stop
 }
@@ -150,15 +130,22 @@ func waitHealthy(t *testing.T, address string, logs fmt.Stringer) {
 	}
 }
 
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+// lockedBuffer may be written to and read at the same time.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
 }
 
-func (l *lockedWriter) Write(p []byte) (int, error) {
+func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.buf.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 // step is one command line of both tools.
