@@ -19,9 +19,14 @@ import (
 type body struct {
 	io.ReadCloser
 	max     int64
-	left    int64                   // of the message being read; used by the one goroutine that decodes
-	settled func()                  // called once the message of a request that has only one is there; nil for streams
+	left    int64                   // of the message being read; left and whole are used by the one goroutine that decodes
+	whole   bool                    // all of it was read
+	settled func()                  // called once all of a body is there that is one message; nil for streams
 	cancel  context.CancelCauseFunc // ends the call of a stream
+
+	// reading is held by whoever reads, and guards ended: nothing is read any more.
+	reading sync.Mutex
+	ended   bool
 
 	mu struct {
 		sync.Mutex
@@ -30,6 +35,11 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if b.ended {
+		return 0, io.EOF
+	}
 	if b.left <= 0 {
 		err := status.Errorf(codes.ResourceExhausted, "http: received message larger than max (%d bytes)", b.max)
 		b.fail(err)
@@ -37,7 +47,19 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	b.whole = errors.Is(err, io.EOF)
 	return n, err
+}
+
+// end waits for the generated handler's goroutine, which may still be reading: the HTTP server is not prepared for a
+// reader that outlives its request.
+func (b *body) end(control *http.ResponseController) {
+	if control.SetReadDeadline(time.Unix(1, 0)) != nil {
+		return // a websocket's body ends together with its request
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.ended = true
 }
 
 func (b *body) fail(err error) {
@@ -60,7 +82,10 @@ func (b *body) decode(inner runtime.Decoder, v any) error {
 	b.left = b.max
 	err := inner.Decode(v)
 	if b.settled != nil {
-		b.settled()
+		// What comes after the message is read by the HTTP server, before it lets the answer out.
+		if b.whole {
+			b.settled()
+		}
 		return err
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -82,9 +107,18 @@ func (g *Gateway) limited(next http.Handler) http.Handler {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
 		b := &body{ReadCloser: r.Body, max: maxInflation * int64(g.MaxMessageBytes), cancel: cancel}
-		if r.Method == http.MethodPost && !openStreams(r.URL.Path) {
-			// Not every writer can do this: that of a websocket has no deadlines, and needs none.
-			control := http.NewResponseController(w)
+		// Not every writer can do what follows: that of a websocket cannot, and need not.
+		control := http.NewResponseController(w)
+		switch {
+		case r.Method != http.MethodPost:
+		case openStreams(r.URL.Path):
+			// Else the server would want all of the body before it lets the first answer out.
+			_ = control.EnableFullDuplex()
+			if r.ProtoMajor == 1 {
+				w.Header().Set("Connection", "close") // what remains of the body is never read
+			}
+			defer b.end(control)
+		default:
 			_ = control.SetReadDeadline(time.Now().Add(g.BodyTimeout))
 			b.settled = func() { _ = control.SetReadDeadline(time.Time{}) }
 		}

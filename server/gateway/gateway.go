@@ -121,7 +121,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, description.OpenAPI()) // the client has gone if this fails
 		return
 	case g.nameless(r):
-		writeError(w, r, errCommonName)
+		http.Error(w, commonNameRefused, http.StatusBadRequest)
 		return
 	}
 	g.built.Do(func() { g.handler, g.err = g.build() })
@@ -156,8 +156,8 @@ func (g *Gateway) build() (http.Handler, error) {
 	return g.websockets(g.limited(mux)), nil
 }
 
-var errCommonName = status.Error(codes.InvalidArgument,
-	"the gateway does not know a client by the common name of its certificate; use a certificate without one and a token")
+// commonNameRefused is etcd's text, to the letter: clients see it.
+const commonNameRefused = "CommonName of client sending a request against gateway will be ignored and not used as expected"
 
 // nameless tells whether the client counts on a name that the gateway cannot hand on.
 func (g *Gateway) nameless(r *http.Request) bool {
