@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ func (l *listener) handshake(raw net.Conn) {
 	defer cancel()
 	conn := tls.Server(raw, l.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
+		explainTLS(err)
 		raw.Close()
 		if l.ctx.Err() == nil {
 			l.rejected(raw.RemoteAddr(), conn.ConnectionState().ServerName, err)
@@ -71,6 +73,20 @@ func (l *listener) handshake(raw net.Conn) {
 	case l.conns <- conn:
 	case <-l.ctx.Done():
 		raw.Close()
+	}
+}
+
+// explainTLS tells a client that speaks HTTP without TLS what is missing.
+func explainTLS(err error) {
+	var begin tls.RecordHeaderError
+	if !errors.As(err, &begin) || begin.Conn == nil {
+		return
+	}
+	switch string(begin.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH":
+		_ = begin.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(begin.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\n"+
+			"This port has TLS: use https.\n") // who does not read it has no need of it
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -211,5 +212,23 @@ func TestParseProtocolErrors(t *testing.T) {
 	p, err := ParseProtocol([]string{"TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, TLS12, "")
 	if err != nil || len(p.InsecureSuites()) != 1 {
 		t.Errorf("%v %v", p.InsecureSuites(), err)
+	}
+}
+
+func TestPlainHTTPIsToldAboutTLS(t *testing.T) {
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := NewListener(plain, &tls.Config{}, func(net.Addr, string, error) {})
+	defer l.Close()
+	resp, err := http.Get("http://" + plain.Addr().String() + "/health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte("https")) {
+		t.Errorf("%s: %q %v", resp.Status, body, err)
 	}
 }
