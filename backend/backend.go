@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/upkeep-kv/upkeep/backend/pace"
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 )
 
@@ -36,12 +37,18 @@ type Config struct {
 	// readers already see it. It must be quick.
 	OnCommit func(CommitInfo)
 
+	// Pace says how fast defragmentations, snapshots and hashes may go. nil: as fast
+	// as they can.
+	Pace *pace.Governor
 	// BeforeCommit, if set, is called on the committer goroutine before every
 	// commit. Its error fails the commit as the disk's would; it may wait.
 	BeforeCommit func() error
 	// FreeBytes tells the room on the disk of a directory; vfs.FreeBytes.
 	FreeBytes func(dir string) (int64, error)
 
+	// step, if set, is called in tests before each step of a defragmentation or a
+	// snapshot, with the path of the file that it makes.
+	step func(name, path string)
 	// rename and syncDir replace those of the disk in tests.
 	rename  func(from, to string) error
 	syncDir func(dir string) error
@@ -75,6 +82,9 @@ func (c *Config) setDefaults() {
 	if c.InitialMmapBytes <= 0 {
 		c.InitialMmapBytes = 10 << 30
 	}
+	if c.step == nil {
+		c.step = func(string, string) {}
+	}
 	disk := vfs.OS{}
 	if c.FreeBytes == nil {
 		c.FreeBytes = vfs.FreeBytes
@@ -96,9 +106,10 @@ type Backend struct {
 
 	state   atomic.Pointer[readState] // nil after Close; written with pipeline.mu held
 	durable atomic.Pointer[applied]
-	journal atomic.Pointer[journal] // of the running defragmentation
 	views   atomic.Int64
 	sizes   sizeGauges
+
+	journals journals
 
 	// Of the committer goroutine: the handle it writes to, the generations
 	// after and before the transaction just committed, and what that was.
@@ -129,10 +140,12 @@ func Open(cfg Config) (*Backend, error) {
 	if err := removeLeftovers(&cfg); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	b.current = newHandle(db, b.reaper)
+	if b.current, err = newHandle(db, b.reaper); err != nil {
+		return nil, err
+	}
 	gen, err := b.prepare(b.current)
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, db.Close(), b.current.file.Close())
 	}
 	b.pipeline = newPipeline(environment{
 		write: b.write, frozen: b.frozen, committed: b.committed, finished: b.finished, failed: b.commitFailed,

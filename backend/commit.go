@@ -52,9 +52,7 @@ func (b *Backend) write(j *job) (err error) {
 	if b.next, err = newGeneration(b.current); err != nil {
 		return err
 	}
-	if jr := b.journal.Load(); jr != nil {
-		jr.record(small, j)
-	}
+	b.journals.each(func(jr *journal) { jr.record(small, j) })
 	b.account(tx, j, started)
 	return nil
 }

@@ -6,16 +6,26 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
 
-const crashDirEnv = "UPKEEP_TEST_CRASH_FILE"
+const (
+	crashDirEnv = "UPKEEP_TEST_CRASH_FILE"
+	// crashStepEnv names the step of a defragmentation or a snapshot in which the child kills itself; see Config.step.
+	crashStepEnv = "UPKEEP_TEST_CRASH_STEP"
+)
+
+var crashSteps = []string{
+	"copy", "verify", "sync", "swap", "swapped", "snapshot copy", "snapshot done", "snapshot image",
+}
 
 // TestCrashChild is not a test but the victim of TestKilledDuringDefrag: it
 // applies entries, compacts and defragments without pause until it is killed.
@@ -25,7 +35,17 @@ func TestCrashChild(t *testing.T) {
 	if path == "" {
 		t.Skip("runs only as a child process")
 	}
-	b := open(t, Config{Path: path, BatchInterval: 2 * time.Millisecond, BatchLimit: 200})
+	steps := 0
+	var mu sync.Mutex
+	b := open(t, Config{Path: path, BatchInterval: 2 * time.Millisecond, BatchLimit: 200, step: func(name, _ string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if name == os.Getenv(crashStepEnv) {
+			if steps++; steps == 3 {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+		}
+	}})
 	index, _ := b.Durable()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -38,6 +58,23 @@ func TestCrashChild(t *testing.T) {
 	wg.Go(func() {
 		for {
 			crashCompact(t, b)
+		}
+	})
+	wg.Go(func() {
+		for {
+			s, err := b.CompactSnapshot(context.Background(), nil)
+			must(t, err)
+			must(t, s.Close())
+		}
+	})
+	wg.Go(func() {
+		for {
+			s, err := b.Snapshot(context.Background())
+			must(t, err)
+			file, err := s.copyImage(context.Background())
+			must(t, err)
+			must(t, file.Close())
+			must(t, s.Close())
 		}
 	})
 	for {
@@ -79,7 +116,7 @@ func TestKilledDuringDefrag(t *testing.T) {
 		rounds = 3
 	}
 	for round := range rounds {
-		reported, defrags := runAndKill(t, path, round)
+		reported, defrags := runAndKill(t, path, round, "")
 		checkCrashed(t, path, reported)
 		t.Logf("round %d: durable %d, %d defragmentations", round, reported, defrags)
 		if t.Failed() {
@@ -88,16 +125,32 @@ func TestKilledDuringDefrag(t *testing.T) {
 	}
 }
 
-// runAndKill returns what the child last reported durable.
-func runAndKill(t *testing.T, path string, round int) (reported uint64, defrags int) {
+// TestKilledAtEveryStep has the child die exactly where a step begins.
+func TestKilledAtEveryStep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	for round, step := range crashSteps {
+		reported, _ := runAndKill(t, path, round, step)
+		checkCrashed(t, path, reported)
+		t.Logf("%s: durable %d", step, reported)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// runAndKill returns what the child last reported durable. If step is set the child dies by itself.
+func runAndKill(t *testing.T, path string, round int, step string) (reported uint64, defrags int) {
 	child := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-	child.Env = append(os.Environ(), crashDirEnv+"="+path)
+	child.Env = append(os.Environ(), crashDirEnv+"="+path, crashStepEnv+"="+step)
 	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()
 	must(t, err)
 	must(t, child.Start())
 	// It lives for a number of reports and a bit, so that it is hit anywhere.
 	left := 5 + rand.Intn(40)
+	if step != "" {
+		left = math.MaxInt
+	}
 	lines := bufio.NewScanner(out)
 	for left > 0 && lines.Scan() {
 		var n uint64

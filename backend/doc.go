@@ -44,12 +44,36 @@
 //
 // # Maintenance
 //
-// Defrag copies the file in paced pieces, each on a fresh short read
-// transaction, while a journal notes which keys behind the copy were touched.
-// The end of the copy chases the tail; the last bit is done between two commits,
-// followed by fsync, rename, fsync of the directory and a swap of the handle.
-// Old views keep the old file until they are closed. Hash, Snapshot and Census
-// read private transactions. Background commits compaction's deletions.
+// Defrag copies the file in pieces, each on a fresh short read transaction,
+// while a journal notes which keys behind the copy were touched. The end of the
+// copy chases the tail. Then the copy is proved: its pages are walked, and every
+// key and value in it is compared with the original, again in pieces on fresh
+// transactions, before each of which the copy is brought level. The last bit is
+// done between two commits, followed by fsync, rename, fsync of the directory and
+// a swap of the handle. Old views keep the old file until they are closed.
+//
+// How long the committer is held at the end does not depend on the file's size,
+// because what does was done before or is done after:
+//
+//	before  the copy is written back as it grows, so the last fsync finds little
+//	        the map is 128 GiB of address space from the start, never made anew
+//	        the comparison has read all pages through that map
+//	        nothing is opened: the copy's handle becomes the backend's
+//	after   the old file is unmapped by the reaper, and shortened bit by bit
+//	        before it is closed, since freeing gigabytes at once would hold up the
+//	        file system's journal and with it the raft log's syncs
+//
+// A Snapshot is read from the pinned file for as long as its reader keeps up, and
+// from a private copy of those pages when it is still open after five seconds. So
+// a fast reader gets its first byte at once and costs no disk, and a slow one does
+// not make the file grow. A CompactSnapshot is a copy like Defrag's: on a store
+// of 1 GiB with 300 MiB in use it sends 300 MiB instead of 1 GiB, but the first
+// byte comes only when the copy is made, and it needs the room for that. That is
+// why it has to be asked for.
+//
+// All of it, and Hash, works in pieces that package pace measures out, and none
+// of it holds a lock that a request needs. Census reads a private transaction.
+// Background commits compaction's deletions.
 //
 // # Lock order
 //

@@ -16,6 +16,9 @@ var (
 	ErrBusy = errors.New("backend: defragmentation is already running")
 	// ErrNoDiskSpace is returned by Defrag when the copy would not fit.
 	ErrNoDiskSpace = errors.New("backend: not enough free disk space")
+	// ErrCopyDiffers is returned by Defrag when the new file turned out not to
+	// hold what the old one does. The old one stays.
+	ErrCopyDiffers = errors.New("backend: the new file differs from the old one, which stays in use; check the disk and the memory")
 	// ErrCorrupt is the class of damage to the file.
 	ErrCorrupt = errors.New("backend: file is corrupt")
 	// ErrLocked is the class of LockedError.

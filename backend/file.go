@@ -55,7 +55,7 @@ func (f *File) Scan(bucket Bucket, start, end []byte, fn func(k, v []byte) error
 
 // Hash is the hash that `snapshot status` shows: all buckets, nothing left out.
 func (f *File) Hash(ctx context.Context) (uint32, error) {
-	return hashBuckets(ctx, f.tx, func(string, string) bool { return false })
+	return hashBuckets(ctx, nil, f.tx, func(string, string) bool { return false })
 }
 
 // Census counts the pages. Without a running server nothing is pending; what is

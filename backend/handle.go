@@ -2,8 +2,12 @@ package backend
 
 import (
 	"encoding/binary"
+	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -13,22 +17,66 @@ import (
 // close it. After a defragmentation the old file lives, unlinked, until its last
 // view is closed.
 type handle struct {
-	db     *bolt.DB
+	db *bolt.DB
+	// file is a descriptor of our own: to read through, and to shorten the file
+	// with when it is closed.
+	file   *os.File
 	refs   atomic.Int64
 	reaper *reaper
 }
 
-func newHandle(db *bolt.DB, r *reaper) *handle {
-	h := &handle{db: db, reaper: r}
+// newHandle owns db, also if it fails.
+func newHandle(db *bolt.DB, r *reaper) (*handle, error) {
+	file, err := os.OpenFile(db.Path(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	h := &handle{db: db, file: file, reaper: r}
 	h.refs.Store(1)
 	r.opened()
-	return h
+	return h, nil
 }
 
 func (h *handle) unref() {
 	if h.refs.Add(-1) == 0 {
-		h.reaper.add(func() error { return h.db.Close() }, true)
+		h.reaper.add(h.close)
 	}
+}
+
+// close closes the file. One that has no name any more is shortened bit by bit
+// before, on a goroutine of its own, which the reaper waits for: to give back
+// gigabytes in one go keeps the file system's journal busy, and the log's syncs
+// wait for that.
+func (h *handle) close() error {
+	err := h.db.Close()
+	info, statErr := h.file.Stat()
+	stat, ok := (*syscall.Stat_t)(nil), false
+	if statErr == nil {
+		stat, ok = info.Sys().(*syscall.Stat_t)
+	}
+	if !ok || stat.Nlink > 0 || info.Size() <= shrinkBytes {
+		err = errors.Join(err, statErr, h.file.Close())
+		h.reaper.closed(nil)
+		return err
+	}
+	go func() { h.reaper.closed(errors.Join(h.shrink(info.Size()), h.file.Close())) }()
+	return err
+}
+
+const (
+	shrinkBytes = 32 << 20
+	shrinkPause = 20 * time.Millisecond
+)
+
+func (h *handle) shrink(size int64) error {
+	for size > 0 {
+		size = max(size-shrinkBytes, 0)
+		if err := h.file.Truncate(size); err != nil {
+			return err
+		}
+		h.reaper.pause(shrinkPause)
+	}
+	return nil
 }
 
 // generation is a read transaction shared by all views between two commits.
@@ -48,12 +96,23 @@ type generation struct {
 // newGeneration opens a read transaction on what is committed now. The caller
 // must hold a reference on the handle.
 func newGeneration(h *handle) (*generation, error) {
-	tx, err := h.db.Begin(false)
+	g, err := generationOf(h.db)
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{handle: h, tx: tx}
+	g.handle = h
 	h.refs.Add(1)
+	return g, nil
+}
+
+// generationOf is one without a handle: whoever has the file open ends its
+// transaction.
+func generationOf(db *bolt.DB) (*generation, error) {
+	tx, err := db.Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	g := &generation{tx: tx}
 	g.refs.Store(1)
 	// Resolved here, once: looking a bucket up writes to a cache in the
 	// transaction, reading from a resolved one does not.
@@ -99,7 +158,7 @@ func (g *generation) tryRef() bool {
 
 func (g *generation) unref() {
 	if g.refs.Add(-1) == 0 {
-		g.handle.reaper.add(g.end, false)
+		g.handle.reaper.add(g.end)
 	}
 }
 
@@ -153,9 +212,10 @@ func scanBolt(b *bolt.Bucket, start, end []byte, fn func(k, v []byte) error) err
 // locks of bbolt that the committer may hold while it writes: a reader that is
 // done must not wait for them.
 type reaper struct {
-	wake chan struct{}
-	done chan struct{}
-	mu   struct {
+	wake  chan struct{}
+	done  chan struct{}
+	hurry chan struct{} // closed with closing
+	mu    struct {
 		sync.Mutex
 		queue   []func() error
 		open    int // handles not yet closed
@@ -165,7 +225,7 @@ type reaper struct {
 }
 
 func newReaper() *reaper {
-	return &reaper{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	return &reaper{wake: make(chan struct{}, 1), done: make(chan struct{}), hurry: make(chan struct{})}
 }
 
 func (r *reaper) opened() {
@@ -174,17 +234,30 @@ func (r *reaper) opened() {
 	r.mu.Unlock()
 }
 
-func (r *reaper) add(fn func() error, closesHandle bool) {
+// closed is called once a handle is closed for good, from any goroutine.
+func (r *reaper) closed(err error) {
 	r.mu.Lock()
-	r.mu.queue = append(r.mu.queue, func() error {
-		err := fn()
-		if closesHandle {
-			r.mu.Lock()
-			r.mu.open--
-			r.mu.Unlock()
-		}
-		return err
-	})
+	r.mu.open--
+	if err != nil {
+		r.mu.err = err
+	}
+	r.mu.Unlock()
+	r.kick()
+}
+
+// pause waits, unless the backend is being closed.
+func (r *reaper) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.hurry:
+	}
+}
+
+func (r *reaper) add(fn func() error) {
+	r.mu.Lock()
+	r.mu.queue = append(r.mu.queue, fn)
 	r.mu.Unlock()
 	r.kick()
 }
@@ -201,6 +274,7 @@ func (r *reaper) close() {
 	r.mu.Lock()
 	r.mu.closing = true
 	r.mu.Unlock()
+	close(r.hurry)
 	r.kick()
 }
 

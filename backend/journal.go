@@ -1,6 +1,9 @@
 package backend
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // touch names a key that was changed.
 type touch struct {
@@ -27,6 +30,35 @@ type journal struct {
 		// everything is set, none if limit is empty.
 		limit      string
 		everything bool
+		// drop is set when the state was replaced: a copy of it is worthless.
+		drop error
+	}
+}
+
+// journals are those of all copies in progress.
+type journals struct {
+	mu   sync.Mutex
+	list []*journal
+}
+
+func (s *journals) add(j *journal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, j)
+}
+
+func (s *journals) remove(j *journal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = slices.DeleteFunc(s.list, func(other *journal) bool { return other == j })
+}
+
+// each calls fn for all. Nothing that fn does may wait.
+func (s *journals) each(fn func(*journal)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range s.list {
+		fn(j)
 	}
 }
 
@@ -79,4 +111,20 @@ func (j *journal) take() map[touch]struct{} {
 	touched := j.mu.touched
 	j.mu.touched = map[touch]struct{}{}
 	return touched
+}
+
+// drop ends the copy with an error: the state has become another. Called by the
+// committer.
+func (j *journal) drop(why error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.mu.drop = why
+}
+
+// dropped is asked after every piece, since its transaction may be of the other
+// state.
+func (j *journal) dropped() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.mu.drop
 }

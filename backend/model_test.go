@@ -225,14 +225,17 @@ func TestDefragShrinks(t *testing.T) {
 	must(t, b.Background(context.Background(), ops))
 	before, err := b.Hash(context.Background())
 	must(t, err)
-	var progress int64
-	r, err := b.Defrag(context.Background(), DefragOptions{Progress: func(copied, total int64) {
-		if copied < progress || copied > total {
-			t.Errorf("progress %d of %d after %d", copied, total, progress)
+	progress, last := map[string]int64{}, ""
+	r, err := b.Defrag(context.Background(), DefragOptions{Progress: func(phase string, copied, total int64) {
+		if _, seen := progress[phase]; copied < progress[phase] || copied > total || seen && phase != last {
+			t.Errorf("progress %d of %d in phase %q, after %d in %q", copied, total, phase, progress[phase], last)
 		}
-		progress = copied
+		progress[phase], last = copied, phase
 	}})
 	must(t, err)
+	if progress["verify"] != r.BytesCopied || last != "swap" {
+		t.Errorf("verified %d of %d, %q came last", progress["verify"], r.BytesCopied, last)
+	}
 	after, err := b.Hash(context.Background())
 	must(t, err)
 	if before != after {
@@ -327,7 +330,7 @@ func TestDefragOneAtATime(t *testing.T) {
 	var once sync.Once
 	result := make(chan error)
 	go func() {
-		_, err := b.Defrag(context.Background(), DefragOptions{Progress: func(_, _ int64) {
+		_, err := b.Defrag(context.Background(), DefragOptions{Progress: func(string, int64, int64) {
 			once.Do(func() { close(inside); <-leave })
 		}})
 		result <- err

@@ -18,7 +18,10 @@ var errDirectorySync = errors.New("backend: the directory could not be synced af
 // runs on the committer goroutine and owns db, also if it fails. If drop is set,
 // what is pending belongs to the old state and is dropped with that error.
 func (b *Backend) swap(db *bolt.DB, from string, drop error) error {
-	h := newHandle(db, b.reaper)
+	h, err := newHandle(db, b.reaper)
+	if err != nil {
+		return err
+	}
 	gen, err := b.prepare(h)
 	if err == nil {
 		if err = b.cfg.rename(from, b.cfg.Path); err != nil {
@@ -32,6 +35,7 @@ func (b *Backend) swap(db *bolt.DB, from string, drop error) error {
 	syncErr := b.cfg.syncDir(filepath.Dir(b.cfg.Path))
 	b.pipeline.mu.Lock()
 	if drop != nil {
+		b.journals.each(func(j *journal) { j.drop(drop) })
 		b.pipeline.dropLocked(drop)
 		b.pipeline.lastAppended.main, b.pipeline.lastAppended.sub = gen.lastRevision()
 	}

@@ -89,6 +89,10 @@ type walker struct {
 	seen     []bool
 	problems []string
 	limit    int
+	// visit, if set, is told how many pages were seen; false ends the walk.
+	visit   func(pages uint64) bool
+	visited uint64
+	stopped bool
 }
 
 func (w *walker) report(format string, args ...any) {
@@ -97,7 +101,7 @@ func (w *walker) report(format string, args ...any) {
 	}
 }
 
-func (w *walker) full() bool { return len(w.problems) >= w.limit }
+func (w *walker) full() bool { return w.stopped || len(w.problems) >= w.limit }
 
 type boltMeta struct{ pageSize, root, pages, txid uint64 }
 
@@ -192,6 +196,10 @@ func (w *walker) tree(id uint64, low, high []byte, depth int) {
 	}
 	p := w.page(id)
 	if p == nil {
+		return
+	}
+	if w.visited++; w.visit != nil && !w.visit(w.visited) {
+		w.stopped = true
 		return
 	}
 	if binary.LittleEndian.Uint16(p[8:]) == flagLeaf {

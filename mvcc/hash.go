@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/backend/pace"
 	"github.com/upkeep-kv/upkeep/mvcc/index"
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
 )
@@ -99,6 +100,12 @@ func (s *Store) CompactionHashes() []HashKVResult {
 	return slices.Clone(s.hashes.hashes)
 }
 
+// hashSizes bounds a piece of a hash in bytes of keys and values; keyOverhead is
+// what a key counts beside its bytes.
+var hashSizes = pace.Sizes{First: 1 << 20, Least: 128 << 10, Most: 16 << 20}
+
+const keyOverhead = 64
+
 // HashKV hashes the history up to rev, 0 for the current revision. A revision at
 // which one of the newest compactions was made gives the hash from before that
 // compaction. Equal histories have equal hashes, here and in etcd, if hash and
@@ -132,17 +139,21 @@ func (s *Store) ReadHashKV(ctx context.Context, rev int64) (HashKVResult, error)
 	defer view.Close()
 	from := revision.AppendKey(nil, revision.Revision{}, false)
 	end := revision.AppendKey(nil, revision.Revision{Main: max(rev, 0) + 1}, false)
-	n := 0
+	job := s.cfg.Pace.Start(hashSizes)
+	defer job.Close()
+	budget := job.Size()
 	err = view.Scan(from, end, func(k, v []byte) error {
 		rev, deletion, err := revision.ParseKey(k)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		h.add(k, v, rev, deletion)
-		if n++; n%chunk == 0 {
-			return ctx.Err()
+		if budget -= len(k) + len(v) + keyOverhead; budget > 0 {
+			return nil
 		}
-		return nil
+		err = job.Rest(ctx)
+		budget = job.Size()
+		return err
 	})
 	if err != nil {
 		return HashKVResult{}, err

@@ -101,6 +101,7 @@ func (s *Server) backendConfig() backend.Config {
 		NoSync:           s.cfg.UnsafeNoFsync || s.disk.NoSync,
 		Mlock:            s.cfg.MemoryMlock,
 		OnCommit:         s.committed,
+		Pace:             s.governor,
 		BeforeCommit:     s.disk.BeforeCommit,
 		FreeBytes:        s.disk.FreeBytes,
 	}

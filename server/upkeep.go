@@ -59,7 +59,7 @@ func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) 
 	outcome, err := u.agent.Call(ctx, schedulepb.Kind_DEFRAG, "asked for by a client",
 		func() bool { return u.node.Lead() != 0 })
 	if errors.Is(err, maintenance.ErrNoSchedule) {
-		return u.defragment(ctx, func(int64, int64) {})
+		return u.defragment(ctx, func(string, int64, int64) {})
 	}
 	if err != nil {
 		return nil, callError(err)
@@ -85,14 +85,17 @@ func callError(err error) error {
 }
 
 // defragment is the work itself.
-func (u upkeep) defragment(ctx context.Context, progress func(copied, total int64)) (*pb.DefragmentResponse, error) {
+func (u upkeep) defragment(ctx context.Context, progress func(phase string, done, total int64)) (*pb.DefragmentResponse, error) {
 	u.defragmenting.Add(1)
 	defer u.defragmenting.Add(-1)
 	u.logger.Info("starting defragmentation", u.logField(), zap.Int64("size-bytes", u.backend.Sizes().File))
 	u.metrics.DefragStarted()
-	result, err := u.backend.Defrag(ctx, backend.DefragOptions{Progress: func(copied, total int64) {
-		u.metrics.DefragProgress(copied, total)
-		progress(copied, total)
+	shown := u.progress.start(jobDefrag, "copy", u.logger)
+	defer shown.end()
+	result, err := u.backend.Defrag(ctx, backend.DefragOptions{Progress: func(phase string, done, total int64) {
+		u.metrics.DefragProgress(phase, done, total)
+		shown.report(phase, done, total)
+		progress(phase, done, total)
 	}})
 	u.metrics.DefragDone(metrics.Defrag{
 		SizeBefore: result.SizeBefore, SizeAfter: result.SizeAfter,
@@ -115,6 +118,7 @@ func (u upkeep) defragment(ctx context.Context, progress func(copied, total int6
 }
 
 func (u upkeep) Hash(ctx context.Context) (uint32, error) {
+	defer u.progress.start(jobHash, "whole database", u.logger).end()
 	start := time.Now()
 	hash, err := u.backend.Hash(ctx)
 	u.metrics.Hashed(time.Since(start))
@@ -122,6 +126,7 @@ func (u upkeep) Hash(ctx context.Context) (uint32, error) {
 }
 
 func (u upkeep) HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error) {
+	defer u.progress.start(jobHash, "history", u.logger).end()
 	start := time.Now()
 	h, err := u.store.HashKV(ctx, rev)
 	u.metrics.HashedToRev(time.Since(start))
@@ -131,29 +136,49 @@ func (u upkeep) HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, erro
 	return &pb.HashKVResponse{Hash: h.Hash, CompactRevision: h.CompactRevision, HashRevision: h.HashRevision}, nil
 }
 
-func (u upkeep) Snapshot(ctx context.Context) (rpc.Snapshot, string, error) {
-	image, err := u.backend.Snapshot(ctx)
+func (u upkeep) Snapshot(ctx context.Context, compact bool) (rpc.Snapshot, string, error) {
+	shown := u.progress.start(jobSnapshot, "pin", u.logger)
+	var image *backend.Snapshot
+	var err error
+	if compact {
+		image, err = u.backend.CompactSnapshot(ctx, shown.report)
+	} else {
+		image, err = u.backend.Snapshot(ctx)
+	}
 	if err != nil {
+		shown.end()
 		return nil, "", err
 	}
 	return &savedSnapshot{
-		Snapshot: image, ctx: ctx, start: time.Now(), done: u.metrics.SnapshotStreamed,
+		Snapshot: image, ctx: ctx, start: time.Now(), shown: shown, done: u.metrics.SnapshotStreamed,
 	}, u.cluster.Version(), nil
 }
 
-// savedSnapshot is written at a measured pace, and reports how long it was open.
+// savedSnapshot is written at the pace that requests allow, and reports how far it is and how long it was open.
 type savedSnapshot struct {
 	*backend.Snapshot
 	ctx   context.Context // of the call
 	start time.Time
+	shown *progressEntry
 	done  func(time.Duration)
 }
 
 func (s *savedSnapshot) WriteTo(w io.Writer) (int64, error) {
-	return s.Snapshot.WriteTo(&pacedWriter{ctx: s.ctx, to: w, rate: snapshotBytesPerSecond})
+	sent := int64(0)
+	return s.Snapshot.Stream(s.ctx, writerFunc(func(p []byte) (int, error) {
+		n, err := w.Write(p)
+		sent += int64(n)
+		s.shown.report("send", sent, s.Size())
+		return n, err
+	}))
 }
 
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func (s *savedSnapshot) Close() error {
+	s.shown.end()
 	s.done(time.Since(s.start))
 	return s.Snapshot.Close()
 }

@@ -37,7 +37,7 @@ func (s *Server) startAgent() {
 
 // workDefrag rewrites this member's database without its holes.
 func (s *Server) workDefrag(ctx context.Context, _ *schedulepb.Task, report func(string, int64, int64)) (*schedulepb.Outcome, error) {
-	resp, err := upkeep{s}.defragment(ctx, func(copied, total int64) { report("copying", copied, total) })
+	resp, err := upkeep{s}.defragment(ctx, report)
 	if err != nil {
 		return nil, err
 	}

@@ -171,7 +171,7 @@ func (g *Governor) lookLocked() {
 	worse, judged := false, false
 	for k := range kinds {
 		quiet, busy := g.mu.undisturbed[k].read(), g.mu.disturbed[k].read()
-		if k != syncs && quiet.total+busy.total > 0 {
+		if quiet.total+busy.total > 0 { // a sync too: on a follower that is how requests show
 			g.mu.lastRequest = now
 		}
 		g.learnLocked(k, &quiet)

@@ -1824,7 +1824,9 @@ func (x *HashKVResponse) GetHashRevision() int64 {
 }
 
 type SnapshotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ours: send the database without its holes, as after a defragmentation. The first piece comes once that copy is made.
+	Compact       bool `protobuf:"varint,1000,opt,name=compact,proto3" json:"compact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1857,6 +1859,13 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
 	return file_proto_etcdserverpb_rpc_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SnapshotRequest) GetCompact() bool {
+	if x != nil {
+		return x.Compact
+	}
+	return false
 }
 
 type SnapshotResponse struct {
@@ -6045,8 +6054,9 @@ const file_proto_etcdserverpb_rpc_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2#.upkeep.etcdserverpb.ResponseHeaderR\x06header\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\rR\x04hash\x12)\n" +
 	"\x10compact_revision\x18\x03 \x01(\x03R\x0fcompactRevision\x12#\n" +
-	"\rhash_revision\x18\x04 \x01(\x03R\fhashRevision\"\x11\n" +
-	"\x0fSnapshotRequest\"\xa6\x01\n" +
+	"\rhash_revision\x18\x04 \x01(\x03R\fhashRevision\",\n" +
+	"\x0fSnapshotRequest\x12\x19\n" +
+	"\acompact\x18\xe8\a \x01(\bR\acompact\"\xa6\x01\n" +
 	"\x10SnapshotResponse\x12;\n" +
 	"\x06header\x18\x01 \x01(\v2#.upkeep.etcdserverpb.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fremaining_bytes\x18\x02 \x01(\x04R\x0eremainingBytes\x12\x12\n" +

@@ -128,7 +128,7 @@ func useStorage(m *Metrics) {
 	m.EntryProposed(1)
 	m.EntryProposed(8)
 	m.DefragStarted()
-	m.DefragProgress(50, 100)
+	m.DefragProgress("copy", 50, 100)
 	m.DefragDone(Defrag{SizeBefore: 1000, SizeAfter: 300, Took: time.Second, LongestPause: time.Millisecond})
 	m.DefragStarted()
 	m.DefragDone(Defrag{Err: errors.New("no space")})

@@ -13,6 +13,7 @@ type upkeepMetrics struct {
 	coalesced                     prometheus.Counter
 
 	defragCopied, defragTotal prometheus.Gauge
+	defragVerified            prometheus.Gauge
 	defragReclaimed           prometheus.Counter
 	defragPause               prometheus.Histogram
 	defragFailures            prometheus.Counter
@@ -27,6 +28,7 @@ func (u *upkeepMetrics) register(r registrar) {
 	u.coalesced = r.counter("upkeep_raft_coalesced_proposals_total", "Requests that shared their log entry with another.")
 	u.defragCopied = r.gauge("upkeep_defrag_copied_bytes", "Bytes that the current or last defragmentation has copied.")
 	u.defragTotal = r.gauge("upkeep_defrag_total_bytes", "Bytes that the current or last defragmentation has to copy.")
+	u.defragVerified = r.gauge("upkeep_defrag_verified_bytes", "Bytes that the current or last defragmentation has compared with the original.")
 	u.defragReclaimed = r.counter("upkeep_defrag_reclaimed_bytes_total", "Bytes that defragmentations gave back to the file system.")
 	u.defragPause = r.histogram("upkeep_defrag_pause_seconds", "Longest time that commits waited in a defragmentation.", doubling(0.0001, 16))
 	u.compactionDone = r.gauge("upkeep_compaction_done_revisions", "Revisions that the current or last compaction has been through.")
@@ -60,11 +62,17 @@ func (m *Metrics) DefragStarted() {
 	m.defragging.Set(1)
 	m.defragCopied.Set(0)
 	m.defragTotal.Set(0)
+	m.defragVerified.Set(0)
 }
 
-func (u *upkeepMetrics) DefragProgress(copied, total int64) {
-	u.defragCopied.Set(float64(copied))
-	u.defragTotal.Set(float64(total))
+func (u *upkeepMetrics) DefragProgress(phase string, done, total int64) {
+	switch phase {
+	case "copy", "catch up":
+		u.defragCopied.Set(float64(done))
+		u.defragTotal.Set(float64(total))
+	case "verify":
+		u.defragVerified.Set(float64(done))
+	}
 }
 
 func (m *Metrics) DefragDone(d Defrag) {

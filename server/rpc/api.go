@@ -186,8 +186,9 @@ type Maintenance interface {
 	Hash(ctx context.Context) (uint32, error)
 	// HashKV fills all but the header. rev 0 is the current revision.
 	HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error)
-	// Snapshot pins the database file as it is now. version is the storage version, like "3.7.0".
-	Snapshot(ctx context.Context) (snap Snapshot, version string, err error)
+	// Snapshot yields the database as it is now, or, compact, a copy without holes. version is the storage version, like
+	// "3.7.0".
+	Snapshot(ctx context.Context, compact bool) (snap Snapshot, version string, err error)
 	// MoveLeader returns once target leads. raftnode.ErrNotLeader, raftnode.ErrBadTransferee.
 	MoveLeader(ctx context.Context, target uint64) error
 	// ClusterVersion is the version all members agreed on, like "3.7.0"; empty while unknown.
@@ -196,7 +197,7 @@ type Maintenance interface {
 	DowngradeInfo() *pb.DowngradeInfo
 }
 
-// Snapshot is a pinned image of the database file.
+// Snapshot is an image of the database file.
 type Snapshot interface {
 	Size() int64
 	io.WriterTo

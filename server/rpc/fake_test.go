@@ -431,7 +431,7 @@ func (f *fakeMaintenance) HashKV(_ context.Context, rev int64) (*pb.HashKVRespon
 	return &pb.HashKVResponse{Hash: 78, HashRevision: rev, CompactRevision: f.compacted}, nil
 }
 
-func (f *fakeMaintenance) Snapshot(context.Context) (Snapshot, string, error) {
+func (f *fakeMaintenance) Snapshot(context.Context, bool) (Snapshot, string, error) {
 	return &fakeSnapshot{data: f.snapshot}, "3.7.0", nil
 }
 

@@ -139,11 +139,11 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 }
 
 // Snapshot streams the database file and, as its last message, the SHA-256 of all of it.
-func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
+func (s *maintenanceService) Snapshot(r *pb.SnapshotRequest, stream grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
 	if err := s.requireRoot(stream.Context()); err != nil {
 		return err
 	}
-	snap, version, err := s.Maintenance.Snapshot(stream.Context())
+	snap, version, err := s.Maintenance.Snapshot(stream.Context(), r.Compact)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (a *app) defragFile(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = db.Defrag(cmd.Context(), backend.DefragOptions{Progress: shown.set})
+	_, err = db.Defrag(cmd.Context(), backend.DefragOptions{Progress: shown.setPhase})
 	if closeErr := db.Close(); err == nil {
 		err = closeErr
 	}

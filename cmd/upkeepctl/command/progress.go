@@ -48,6 +48,14 @@ func (p *progress) set(done, total int64) {
 	p.bar.SetCurrent(done)
 }
 
+// setPhase is set for work in phases, each with bytes of its own.
+func (p *progress) setPhase(phase string, done, total int64) {
+	if p.bar != nil {
+		p.bar.Set("prefix", phase)
+	}
+	p.set(done, total)
+}
+
 // end leaves the finished line on the terminal.
 func (p *progress) end() {
 	if p.bar != nil {
