@@ -65,6 +65,9 @@ func answer(cfg *Config, err error) string {
 func diff(b *strings.Builder, prefix string, old, new reflect.Value) {
 	for i := range old.NumField() {
 		name := prefix + old.Type().Field(i).Name
+		if !old.Type().Field(i).IsExported() {
+			continue
+		}
 		a, z := old.Field(i).Interface(), new.Field(i).Interface()
 		switch {
 		case name == "Warnings" || reflect.DeepEqual(a, z):

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -139,10 +140,10 @@ func (p *parser) warnSecurity() {
 	useless := func(flag, reason string) { p.warn("flag has no effect", "flag", "--"+flag, "reason", reason) }
 	clientURLs := slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs)
 	for _, side := range []struct {
-		prefix   string
-		settings tlsconfig.Settings
-		urls     []url.URL
-	}{{"", c.ClientTLS, clientURLs}, {"peer-", c.PeerTLS, c.ListenPeerURLs}} {
+		prefix, field string
+		settings      tlsconfig.Settings
+		urls          []url.URL
+	}{{"", "client-url", c.ClientTLS, clientURLs}, {"peer-", "peer-url", c.PeerTLS, c.ListenPeerURLs}} {
 		s := side.settings
 		switch {
 		case s.Auto && s.HasPair():
@@ -150,9 +151,28 @@ func (p *parser) warnSecurity() {
 		case s.Auto && (s.ClientCertAuth || s.TrustedCAFile != ""):
 			useless(side.prefix+"client-cert-auth", "certificates of others are not verified with --"+side.prefix+"auto-tls")
 		}
+		about := cmp.Or(side.prefix, "client-") // in the names of flags about the certificates of others
+		for _, rule := range []struct {
+			flag string
+			set  bool
+		}{
+			{"cert-allowed-cn", len(s.AllowedCNs) > 0}, {"cert-allowed-hostname", len(s.AllowedHostnames) > 0}, {"crl-file", s.CRLFile != ""},
+		} {
+			if rule.set && !s.RequiresClientCert() {
+				useless(about+rule.flag, "those who connect are not asked for a certificate: set --"+side.prefix+"trusted-ca-file")
+			}
+		}
 		for i := range side.urls {
-			if u := &side.urls[i]; !IsSecure(u) && (s.Serves() || s.ClientCertAuth) {
-				p.warn("TLS settings are ignored for a URL without TLS", "url", u.String())
+			u := &side.urls[i]
+			if IsSecure(u) {
+				continue
+			}
+			// Source of the two texts: etcd.
+			if s.Serves() {
+				p.warn("scheme is http or unix while key and cert files are present; ignoring key and cert files", side.field, u.String())
+			}
+			if s.ClientCertAuth {
+				p.warn("scheme is http or unix while --"+side.prefix+"client-cert-auth is enabled; ignoring client cert auth for this URL", side.field, u.String())
 			}
 		}
 	}

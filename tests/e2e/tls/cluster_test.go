@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/upkeep-kv/upkeep/tests/certs"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -32,8 +33,8 @@ func startSecure(t *testing.T) *secureCluster {
 	peers := c.ca.Issue(t, certs.Spec{CommonName: "member", IPs: []string{"127.0.0.1"}, DNS: []string{"p.sock"}})
 	outgoing := c.ca.Issue(t, certs.Spec{CommonName: "member", IPs: []string{"127.0.0.1"}})
 
-	ports := proc.FreePorts(t, 5)
-	peerURLs := []string{"https://" + loopback(ports[0]), "https://" + loopback(ports[1]), "unixs://" + filepath.Join(dir, "p.sock")}
+	free := ports.Free(t, 5)
+	peerURLs := []string{"https://" + loopback(free[0]), "https://" + loopback(free[1]), "unixs://" + filepath.Join(dir, "p.sock")}
 	var initial []string
 	for i, u := range peerURLs {
 		initial = append(initial, "m"+string(rune('0'+i))+"="+u)
@@ -42,7 +43,7 @@ func startSecure(t *testing.T) *secureCluster {
 		name, _, _ := strings.Cut(initial[i], "=")
 		m := proc.Prepare(t, proc.Build(t, "upkeep"), name, filepath.Join(t.TempDir(), name), peerURL)
 		c.members = append(c.members, m)
-		c.addresses = append(c.addresses, loopback(ports[2+i]))
+		c.addresses = append(c.addresses, loopback(free[2+i]))
 		secure := "https://" + c.addresses[i]
 		if i == 0 {
 			secure += "," + c.socket
@@ -147,8 +148,8 @@ func TestStrangePeers(t *testing.T) {
 		{"from elsewhere", elsewhere, "does not match any of"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			ports := proc.FreePorts(t, 2)
-			urls := []string{"https://" + loopback(ports[0]), "https://" + loopback(ports[1])}
+			free := ports.Free(t, 2)
+			urls := []string{"https://" + loopback(free[0]), "https://" + loopback(free[1])}
 			var members []*proc.Member
 			for i, outgoing := range []certs.Pair{member, c.strange} {
 				name := []string{"m0", "m1"}[i]

@@ -41,7 +41,6 @@ func run(t *testing.T, program string, args ...string) (out string, code int) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	var both bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &both, &both
-	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
 	_ = cmd.Run()
 	if ctx.Err() != nil {
 		t.Fatalf("%s %s did not end:\n%s", filepath.Base(program), strings.Join(args, " "), both.String())

@@ -13,15 +13,16 @@ import (
 	"testing"
 
 	"github.com/upkeep-kv/upkeep/tests/certs"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
 // Certificates of --auto-tls and --peer-auto-tls, and a restart with the same ones.
 func TestAutoTLS(t *testing.T) {
-	ports := proc.FreePorts(t, 6)
+	free := ports.Free(t, 6)
 	var urls, initial []string
 	for i := range 3 {
-		urls = append(urls, "https://"+loopback(ports[i]))
+		urls = append(urls, "https://"+loopback(free[i]))
 		initial = append(initial, fmt.Sprintf("m%d=%s", i, urls[i]))
 	}
 	var members []*proc.Member
@@ -29,7 +30,7 @@ func TestAutoTLS(t *testing.T) {
 		name := fmt.Sprintf("m%d", i)
 		m := proc.Prepare(t, proc.Build(t, "upkeep"), name, filepath.Join(t.TempDir(), name), u)
 		m.Append("--initial-cluster", strings.Join(initial, ","), "--peer-auto-tls", "--auto-tls",
-			"--listen-client-urls", "https://"+loopback(ports[3+i])+","+m.ClientURL)
+			"--listen-client-urls", "https://"+loopback(free[3+i])+","+m.ClientURL)
 		m.Launch()
 		members = append(members, m)
 	}
@@ -41,7 +42,7 @@ func TestAutoTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	endpoint := "https://" + loopback(ports[3])
+	endpoint := "https://" + loopback(free[3])
 	for _, tool := range tools(t) {
 		ctl(t, tool, 0, "OK", "--endpoints", endpoint, "--insecure-transport=false", "--insecure-skip-tls-verify", "put", "a", "1")
 		ctl(t, tool, 0, "a\n1\n", "--endpoints", endpoint, "--cacert", file, "get", "a")
@@ -62,7 +63,7 @@ func TestConfigFile(t *testing.T) {
 	alice := ca.Issue(t, certs.Spec{CommonName: "alice"})
 	for _, program := range []string{proc.Build(t, "upkeep"), proc.Peer(t, "etcd")} {
 		t.Run(filepath.Base(program), func(t *testing.T) {
-			ports := proc.FreePorts(t, 4)
+			free := ports.Free(t, 4)
 			dir := t.TempDir()
 			file := filepath.Join(dir, "config.yaml")
 			text := fmt.Sprintf(`name: m0
@@ -86,8 +87,8 @@ peer-transport-security:
   allowed-cn: [server]
 tls-min-version: TLS1.2
 cipher-suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
-`, filepath.Join(dir, "data"), loopback(ports[0]), filepath.Join(sockets(t), "127.0.0.1"), loopback(ports[1]), loopback(ports[2]),
-				loopback(ports[3]), own.CertFile, own.KeyFile, ca.CertFile)
+`, filepath.Join(dir, "data"), loopback(free[0]), filepath.Join(sockets(t), "127.0.0.1"), loopback(free[1]), loopback(free[2]),
+				loopback(free[3]), own.CertFile, own.KeyFile, ca.CertFile)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +106,7 @@ cipher-suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
 				body, err := io.ReadAll(resp.Body)
 				return resp.Proto + " " + string(body), err
 			}
-			for _, port := range []int{ports[1], ports[2]} {
+			for _, port := range []int{free[1], free[2]} {
 				eventually(t, "health", func() bool {
 					body, err := get(port, true, alice)
 					return err == nil && body == `HTTP/2.0 {"health":"true","reason":""}`
@@ -118,10 +119,10 @@ cipher-suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
 				}
 			}
 			tool := proc.Peer(t, "etcdctl")
-			ctl(t, tool, 0, "OK", with(credentials(ca, alice), "--endpoints", "https://"+loopback(ports[0]), "put", "a", "1")...)
+			ctl(t, tool, 0, "OK", with(credentials(ca, alice), "--endpoints", "https://"+loopback(free[0]), "put", "a", "1")...)
 			old := ca.Client(t, alice)
 			old.MaxVersion, old.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
-			if name, err := shown(t, loopback(ports[0]), old); err == nil {
+			if name, err := shown(t, loopback(free[0]), old); err == nil {
 				t.Errorf("%s took a cipher suite that is not in the list", name)
 			}
 		})
@@ -132,16 +133,16 @@ cipher-suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
 func TestBadConfigurations(t *testing.T) {
 	ca := certs.NewAuthority(t, "ca")
 	own, other := ca.Issue(t, certs.Spec{IPs: []string{"127.0.0.1"}}), ca.Issue(t, certs.Spec{})
-	port := proc.FreePorts(t, 3)
-	secure := "--listen-client-urls=https://" + loopback(port[0]) + " --advertise-client-urls=https://" + loopback(port[0]) + " "
-	plain := "--listen-client-urls=http://" + loopback(port[0]) + " --advertise-client-urls=http://" + loopback(port[0]) + " "
+	free := ports.Free(t, 3)
+	secure := "--listen-client-urls=https://" + loopback(free[0]) + " --advertise-client-urls=https://" + loopback(free[0]) + " "
+	plain := "--listen-client-urls=http://" + loopback(free[0]) + " --advertise-client-urls=http://" + loopback(free[0]) + " "
 	pair := "--cert-file=" + own.CertFile + " --key-file=" + own.KeyFile + " "
 	for _, c := range []struct{ args, want string }{
 		{secure, "--listen-client-urls: https://.*--cert-file and --key-file"},
-		{strings.ReplaceAll(plain, "http://"+loopback(port[0]), "unixs://x.sock"), "--listen-client-urls: unixs://x.sock"},
-		{plain + "--listen-client-http-urls=https://" + loopback(port[2]), "--listen-client-http-urls: https://"},
-		{plain + "--listen-metrics-urls=https://" + loopback(port[2]), "--listen-metrics-urls: https://"},
-		{plain + "--listen-peer-urls=https://" + loopback(port[1]), "--listen-peer-urls: https://.*--peer-cert-file"},
+		{strings.ReplaceAll(plain, "http://"+loopback(free[0]), "unixs://x.sock"), "--listen-client-urls: unixs://x.sock"},
+		{plain + "--listen-client-http-urls=https://" + loopback(free[2]), "--listen-client-http-urls: https://"},
+		{plain + "--listen-metrics-urls=https://" + loopback(free[2]), "--listen-metrics-urls: https://"},
+		{plain + "--listen-peer-urls=https://" + loopback(free[1]), "--listen-peer-urls: https://.*--peer-cert-file"},
 		{secure + "--cert-file=" + own.CertFile, "--cert-file and --key-file must both be set"},
 		{secure + "--cert-file=/nonexistent --key-file=" + own.KeyFile, "--cert-file and --key-file: open /nonexistent"},
 		{secure + "--cert-file=" + own.CertFile + " --key-file=" + other.KeyFile, "--cert-file and --key-file: "},
@@ -159,7 +160,7 @@ func TestBadConfigurations(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			for _, program := range []string{proc.Build(t, "upkeep"), proc.Peer(t, "etcd")} {
 				data := filepath.Join(t.TempDir(), "data")
-				args := append([]string{"--data-dir", data, "--listen-peer-urls", "http://" + loopback(port[1])}, strings.Fields(c.args)...)
+				args := append([]string{"--data-dir", data, "--listen-peer-urls", "http://" + loopback(free[1])}, strings.Fields(c.args)...)
 				out, code := run(t, program, args...)
 				if code == 0 {
 					t.Errorf("%s ended with 0", filepath.Base(program))
@@ -180,12 +181,12 @@ func TestBadConfigurations(t *testing.T) {
 func TestHalfOpenConnections(t *testing.T) {
 	ca := certs.NewAuthority(t, "ca")
 	own := ca.Issue(t, certs.Spec{IPs: []string{"127.0.0.1"}})
-	ports := proc.FreePorts(t, 2)
-	m := proc.Prepare(t, proc.Build(t, "upkeep"), "m0", filepath.Join(t.TempDir(), "m0"), "http://"+loopback(ports[0]))
-	m.Append("--listen-client-urls", "https://"+loopback(ports[1])+","+m.ClientURL, "--cert-file", own.CertFile, "--key-file", own.KeyFile)
+	free := ports.Free(t, 2)
+	m := proc.Prepare(t, proc.Build(t, "upkeep"), "m0", filepath.Join(t.TempDir(), "m0"), "http://"+loopback(free[0]))
+	m.Append("--listen-client-urls", "https://"+loopback(free[1])+","+m.ClientURL, "--cert-file", own.CertFile, "--key-file", own.KeyFile)
 	m.Restart()
 	for range 500 {
-		conn, err := net.Dial("tcp", loopback(ports[1]))
+		conn, err := net.Dial("tcp", loopback(free[1]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,5 +195,5 @@ func TestHalfOpenConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctl(t, tools(t)[0], 0, "OK", with(credentials(ca), "--endpoints", "https://"+loopback(ports[1]), "put", "a", "1")...)
+	ctl(t, tools(t)[0], 0, "OK", with(credentials(ca), "--endpoints", "https://"+loopback(free[1]), "put", "a", "1")...)
 }
