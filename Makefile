@@ -9,7 +9,7 @@ SECONDS   ?= 600
 TESTFLAGS ?=
 BENCHARGS ?=
 # What goes on for as long as it is let; tests/longrun gives each its part of SECONDS.
-LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillNine|TestSameAnswersAsEtcd|TestLog|TestKilledMember
+LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillNine|TestSameAnswersAsEtcd|TestSameUsersAsEtcd|TestLog|TestKilledMember
 LONG_PACKAGES := $(addprefix ./tests/,linearizability simulation soak e2e differential crash)
 
 .DEFAULT_GOAL := help

@@ -31,7 +31,11 @@ type side struct {
 
 func start(t *testing.T, name, program string) side {
 	t.Helper()
-	member := proc.Start(t, program, 1).Members[0]
+	return connect(t, name, proc.Start(t, program, 1).Members[0])
+}
+
+func connect(t *testing.T, name string, member *proc.Member) side {
+	t.Helper()
 	conn, err := grpc.NewClient(member.ClientURL[len("http://"):], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

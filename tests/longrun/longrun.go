@@ -11,12 +11,13 @@ import (
 // parts of a hundred that each test gets.
 func parts() map[string]int {
 	return map[string]int{
-		"TestProcesses":         25,
+		"TestProcesses":         21,
 		"TestVirtualCluster":    20,
 		"TestSimulation":        25,
 		"TestSoak":              12,
 		"TestKillNine":          6,
 		"TestSameAnswersAsEtcd": 4,
+		"TestSameUsersAsEtcd":   4,
 		"TestLog":               4,
 		"TestKilledMember":      4,
 	}
