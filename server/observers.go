@@ -93,8 +93,12 @@ func (s *Server) observeLevels() {
 		SlowWatchers:    func() int64 { return int64(s.hub.Stats().Slow) },
 		PendingEvents:   func() int64 { return int64(s.hub.Stats().Pending) },
 		Leases:          func() int64 { return int64(s.lessor.Len()) },
-		PaceShare:       func() float64 { return s.governor.Stats().Share },
-		PacePiece:       func() float64 { return s.governor.Stats().Piece.Seconds() },
+
+		MaintenancePaused:  func() bool { return s.schedule.Now().Paused != nil },
+		MaintenanceWaiting: func() int64 { return int64(len(s.schedule.Now().Waiting)) },
+		MaintenanceRuns:    s.openRuns,
+		PaceShare:          func() float64 { return s.governor.Stats().Share },
+		PacePiece:          func() float64 { return s.governor.Stats().Piece.Seconds() },
 	})
 }
 
@@ -103,6 +107,7 @@ type applyObserver struct {
 	metrics *metrics.Metrics
 	logger  *zap.Logger
 	warn    time.Duration // longer than this is slow; 0 or less never
+	alarmed chan struct{} // capacity 1; gets a word when an alarm was raised or lowered
 	last    time.Time     // when the last command ended; apply goroutine only
 }
 
@@ -134,6 +139,10 @@ func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err
 		}
 	case r.Alarm != nil && r.Alarm.Action != pb.AlarmRequest_GET:
 		if resp, ok := value.(*pb.AlarmResponse); ok && len(resp.Alarms) > 0 {
+			select {
+			case o.alarmed <- struct{}{}:
+			default:
+			}
 			o.metrics.AlarmChanged(metrics.Alarm{MemberID: r.Alarm.MemberID, Type: r.Alarm.Alarm.String()},
 				r.Alarm.Action == pb.AlarmRequest_ACTIVATE)
 		}

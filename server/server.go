@@ -19,6 +19,7 @@ import (
 	"github.com/upkeep-kv/upkeep/mvcc/lease"
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/quota"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
@@ -44,6 +45,8 @@ type Options struct {
 	// Changed, if set, is called when what the member has applied or committed, or its leader, has changed. It runs on
 	// the member's own goroutines and must not wait.
 	Changed func()
+	// Working, if set, is called when this member begins a piece of maintenance and when it is through with it.
+	Working func(kind string, working bool)
 }
 
 // Server is one running member.
@@ -56,6 +59,7 @@ type Server struct {
 	disk   Disk
 	// changed is Options.Changed; never nil.
 	changed func()
+	working func(kind string, working bool) // Options.Working; never nil
 
 	id, clusterID uint64
 
@@ -88,6 +92,9 @@ type Server struct {
 	compactor *maintenance.Compactor
 	checker   *integrity.Checker
 	agent     *maintenance.Agent
+	// coordinator runs on every member and decides on the leader. alarmed, which holds one, makes it look at once.
+	coordinator *maintenance.Coordinator
+	alarmed     chan struct{}
 
 	restarted bool            // the log was there already
 	contacts  []member.Member // where peers are until the log tells
@@ -123,6 +130,8 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 		dir:      newDataDir(cfg),
 		disk:     opts.Disk,
 		changed:  opts.Changed,
+		working:  opts.Working,
+		alarmed:  make(chan struct{}, 1),
 		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
 		ready:    make(chan struct{}),
@@ -133,6 +142,9 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	}
 	if s.changed == nil {
 		s.changed = func() {}
+	}
+	if s.working == nil {
+		s.working = func(string, bool) {}
 	}
 	err := s.start(ctx, opts)
 	close(s.started)
@@ -190,6 +202,7 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	s.startLoops()
+	s.startCoordinator()
 	return nil
 }
 
@@ -242,7 +255,7 @@ func (s *Server) loadState() error {
 	s.machine = apply.New(apply.Config{
 		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms, Auth: s.auth,
 		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
-		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration},
+		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed},
 	})
 	return nil
 }
@@ -273,6 +286,12 @@ func (s *Server) Applied() uint64 { return s.node.AppliedIndex() }
 
 // Alarms lists the alarms that this member has applied.
 func (s *Server) Alarms() []*pb.AlarmMember { return upkeep{s}.Alarms() }
+
+// Maintenance is the schedule of maintenance as this member has applied it. It is shared and not to be modified.
+func (s *Server) Maintenance() *schedulepb.State { return s.schedule.Now() }
+
+// MaintenanceEvents are the events of maintenance after a sequence number, oldest first.
+func (s *Server) MaintenanceEvents(after uint64) []*schedulepb.Event { return s.schedule.Events(after) }
 
 // HashKV hashes this member's history up to rev, 0 for the newest.
 func (s *Server) HashKV(ctx context.Context, rev int64) (mvcc.HashKVResult, error) {
@@ -330,6 +349,9 @@ func (s *Server) closeParts() error {
 	}
 	if s.checker != nil {
 		s.checker.Close()
+	}
+	if s.coordinator != nil {
+		s.coordinator.Close()
 	}
 	if s.agent != nil {
 		s.agent.Close()

@@ -143,6 +143,7 @@ func (s *Server) rpcDeps() rpc.Deps {
 		Cluster:     members{s},
 		Maintenance: upkeep{s},
 		Auth:        s.auth,
+		Upkeep:      operations{s},
 		Observer:    s.rpcObserver(),
 		Logger:      s.logger,
 	}

@@ -18,6 +18,17 @@ func (s agreed) Propose(ctx context.Context, c *schedulepb.Command) (any, error)
 	return proposer(s).Propose(ctx, &pb.InternalRaftRequest{Maintenance: c})
 }
 
+// openRuns counts the runs on demand that are not over.
+func (s *Server) openRuns() int64 {
+	open := int64(0)
+	for _, run := range s.schedule.Now().Runs {
+		if run.State == schedulepb.Run_OPEN {
+			open++
+		}
+	}
+	return open
+}
+
 // figures are what this member says of itself.
 func (s *Server) figures() *schedulepb.Figures {
 	sizes, raft := s.backend.Sizes(), s.node.Status()

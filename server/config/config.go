@@ -127,6 +127,7 @@ type Config struct {
 	// is paced by what requests feel.
 	CompactionBatchLimit    int
 	CompactionSleepInterval time.Duration
+	Upkeep                  Upkeep
 	CorruptCheckTime        time.Duration // between the leader's comparisons of all members, 0 = never
 	CompactHashCheckTime    time.Duration // the same for the hashes of compactions, if its gate is on; > 0
 
@@ -209,6 +210,7 @@ func Default() *Config {
 		BackendBatchLimit:           DefaultBackendBatchLimit,
 		AutoCompaction:              Retention{Mode: CompactPeriodic},
 		CompactHashCheckTime:        DefaultCompactHashCheckTime,
+		Upkeep:                      defaultUpkeep(),
 		WatchProgressNotifyInterval: DefaultWatchProgressInterval,
 		WarningApplyDuration:        100 * time.Millisecond,
 		WarningUnaryRequestDuration: 300 * time.Millisecond,

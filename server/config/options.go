@@ -52,11 +52,11 @@ func (o *option) Set(text string) error {
 
 // env is the environment variable of the option.
 func (o *option) env() string {
-	prefix := "ETCD_"
+	prefix, name := "ETCD_", o.name
 	if o.own {
-		prefix = "UPKEEP_"
+		prefix, name = "UPKEEP_", strings.TrimPrefix(o.name, "upkeep-")
 	}
-	return prefix + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+	return prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // raw holds settings that can be understood only together, until finish.
@@ -76,7 +76,7 @@ type raw struct {
 func optionTable(c *Config, r *raw) []*option {
 	return slices.Concat(
 		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), authOptions(c), maintenanceOptions(c, r),
-		limitOptions(c),
+		scheduleOptions(c), limitOptions(c),
 		tuningOptions(c, r), httpOptions(c), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
 	)
 }

@@ -13,7 +13,7 @@ const maxElectionTimeout = 50 * time.Second
 
 // Validate reports every setting that cannot be served, each message naming its flag. Call Complete first.
 func (c *Config) Validate() error {
-	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkSecurity(), c.checkCluster(), c.checkLimits(), c.Log.validate())
+	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkSecurity(), c.checkCluster(), c.checkLimits(), c.checkUpkeep(), c.Log.validate())
 }
 
 func (c *Config) checkRaft() error {

@@ -47,8 +47,10 @@ type CoordinatorConfig struct {
 	Schedule Schedule
 	// Planners are asked in this order; the first step that can begin does.
 	Planners []NamedPlanner
-	Timing   Timing
-	Logger   *zap.Logger
+	// Poked makes the leader look at once, since something has happened that is not in the schedule, such as an alarm.
+	Poked  <-chan struct{}
+	Timing Timing
+	Logger *zap.Logger
 }
 
 // Coordinator begins tasks while its member leads. All that it decides from is replicated or asked anew, so whoever leads
@@ -57,7 +59,6 @@ type Coordinator struct {
 	cfg    CoordinatorConfig
 	cancel context.CancelFunc
 	done   chan struct{}
-	poked  chan struct{} // capacity 1
 
 	// What follows belongs to the one goroutine.
 
@@ -78,9 +79,7 @@ type waitKey struct {
 // StartCoordinator begins to coordinate whenever this member leads; Close stops it.
 func StartCoordinator(cfg CoordinatorConfig) *Coordinator {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Coordinator{
-		cfg: cfg, cancel: cancel, done: make(chan struct{}), poked: make(chan struct{}, 1), noted: map[waitKey]time.Time{},
-	}
+	c := &Coordinator{cfg: cfg, cancel: cancel, done: make(chan struct{}), noted: map[waitKey]time.Time{}}
 	go func() {
 		defer close(c.done)
 		c.run(ctx)
@@ -92,14 +91,6 @@ func StartCoordinator(cfg CoordinatorConfig) *Coordinator {
 func (c *Coordinator) Close() {
 	c.cancel()
 	<-c.done
-}
-
-// Poke makes the leader look at once, since something has happened that is not in the schedule, such as an alarm.
-func (c *Coordinator) Poke() {
-	select {
-	case c.poked <- struct{}{}:
-	default:
-	}
 }
 
 func (c *Coordinator) run(ctx context.Context) {
@@ -119,7 +110,7 @@ func (c *Coordinator) run(ctx context.Context) {
 			return
 		case <-led:
 		case <-changed:
-		case <-c.poked:
+		case <-c.cfg.Poked:
 		case <-timer.C:
 		}
 	}

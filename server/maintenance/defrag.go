@@ -55,7 +55,7 @@ func (DefragPlanner) Plan(in PlanInput) []Proposal {
 		plan.compact(in.Retention.Revision)
 	}
 	for _, f := range due {
-		plan.defrag(f, freeText(f)+", and the rule is "+condition.String(), policy.CompactFirst)
+		plan.defrag(f, FreeText(f)+", and the rule is "+condition.String(), policy.CompactFirst)
 	}
 	return plan.blocked(open)
 }
@@ -181,7 +181,7 @@ func planDefragRun(in PlanInput) []Proposal {
 	// What failed before somebody asked does not count.
 	plan.in.State = &schedulepb.State{}
 	for _, f := range inTurn(left) {
-		plan.defrag(f, "on demand; "+freeText(f), compactFirst)
+		plan.defrag(f, "on demand; "+FreeText(f), compactFirst)
 	}
 	return plan.blocked(window.Window{})
 }

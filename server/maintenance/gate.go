@@ -164,7 +164,7 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
-// freeText says how much of a file is free.
-func freeText(f *schedulepb.Figures) string {
+// FreeText says how much of a file is free.
+func FreeText(f *schedulepb.Figures) string {
 	return fmt.Sprintf("%s of %s are free (%.0f %%)", sizeText(f.File-f.InUse), sizeText(f.File), 100*freeShare(f))
 }

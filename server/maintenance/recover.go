@@ -85,7 +85,7 @@ func (r *recoverSteps) defrag() {
 	for _, f := range inTurn(r.in.Members) {
 		if full(f) && 100*freeShare(f) > worthPercent {
 			p := Proposal{
-				Kind: schedulepb.Kind_DEFRAG, Member: f.Member, Reason: "NOSPACE is raised; " + freeText(f),
+				Kind: schedulepb.Kind_DEFRAG, Member: f.Member, Reason: "NOSPACE is raised; " + FreeText(f),
 				Parameters: []*schedulepb.Parameter{{Name: ParamRevision, Value: strconv.FormatInt(max(0, r.target()), 10)}},
 			}
 			if p.NextAt, p.Blocked = backOff(r.in, schedulepb.Kind_DEFRAG, f.Member); p.Blocked == "" {

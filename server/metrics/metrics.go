@@ -25,6 +25,7 @@ type Metrics struct {
 	mvccMetrics
 	grpcMetrics
 	upkeepMetrics
+	maintenanceMetrics
 }
 
 // New registers every metric that is there from the start. extensive adds what --metrics=extensive adds.
@@ -39,6 +40,7 @@ func New(registry *prometheus.Registry, extensive bool) *Metrics {
 	m.mvccMetrics.register(r)
 	m.grpcMetrics.register(r, extensive)
 	m.upkeepMetrics.register(r)
+	m.maintenanceMetrics.register(r)
 	registerProcess(r)
 	return m
 }

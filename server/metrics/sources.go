@@ -14,6 +14,9 @@ type Sources struct {
 	Leases                                 func() int64
 	PaceShare, PacePiece                   func() float64 // of the time; in seconds
 	AuthRevision                           func() uint64
+
+	MaintenancePaused                   func() bool
+	MaintenanceWaiting, MaintenanceRuns func() int64
 }
 
 // Observe registers the sources. It may be called once for each field.
@@ -60,4 +63,7 @@ func (m *Metrics) Observe(s Sources) {
 	fraction("upkeep_pace_piece_seconds", "How long a piece of maintenance may last, by what requests feel.", s.PacePiece)
 	level("upkeep_lease_total", "Leases.", s.Leases)
 	index("etcd_debugging_auth_revision", "Revision of users and roles.", s.AuthRevision)
+	truth("upkeep_maintenance_paused", "Whether maintenance is paused.", s.MaintenancePaused)
+	level("upkeep_maintenance_waiting", "Pieces of maintenance that are due and cannot be done now.", s.MaintenanceWaiting)
+	level("upkeep_maintenance_runs", "Runs on demand that are not over.", s.MaintenanceRuns)
 }

@@ -29,6 +29,7 @@ type Deps struct {
 	Maintenance Maintenance
 	// Auth may be nil: then there are no users, and everybody may do everything.
 	Auth     Auth
+	Upkeep   Upkeep
 	Observer Observer
 	Logger   *zap.Logger
 }

@@ -50,7 +50,7 @@ const textPrefix = "etcdserver: "
 
 // wireErrors is the one table from errors of all our packages to what stands on the wire.
 func wireErrors() []wireError {
-	return slices.Concat(requestErrors(), stateErrors(), clusterErrors(), authErrors())
+	return slices.Concat(requestErrors(), stateErrors(), clusterErrors(), authErrors(), scheduleErrors())
 }
 
 // requestErrors: the request makes no sense.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/upkeep-kv/upkeep/mvcc/watch"
 	"github.com/upkeep-kv/upkeep/raftnode"
+
+	"github.com/upkeep-kv/upkeep/server/schedule"
 )
 
 // strange are the texts whose code on the wire is not the one that etcd's client library declares, or that it does not
@@ -25,6 +27,10 @@ var strange = map[string]codes.Code{
 	"etcdserver: defragmentation is already running":                        codes.FailedPrecondition,
 	"etcdserver: not enough free disk space":                                codes.ResourceExhausted,
 	"RangeStream does not support custom sort orders":                       codes.Unimplemented,
+	schedule.ErrBusy.Error():                                                codes.FailedPrecondition,
+	schedule.ErrPaused.Error():                                              codes.FailedPrecondition,
+	schedule.ErrNotOpen.Error():                                             codes.FailedPrecondition,
+	schedule.ErrTooManyRuns.Error():                                         codes.FailedPrecondition,
 	"RangeStream does not support revision filters":                         codes.Unimplemented,
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 )
 
 // grpcOverheadBytes is what a gRPC message may be larger than the log request inside it.
@@ -102,6 +103,7 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 	alive := health.NewServer()
 	healthpb.RegisterHealthServer(server, alive)
 	registerBoth(server, &pb.Maintenance_ServiceDesc, &maintenanceService{service: s, setHealth: alive.SetServingStatus})
+	upkeeppb.RegisterUpkeepServer(server, &upkeepService{service: s})
 	if err := registerReflection(server); err != nil {
 		return nil, err
 	}

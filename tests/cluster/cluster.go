@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,12 @@ type Cluster struct {
 	members []*Member
 	founded int // how many members there ever were
 	events  events
+	// atWork are the members that are under maintenance right now.
+	atWork struct {
+		sync.Mutex
+		busy     map[*Member]string
+		problems []string
+	}
 }
 
 type options struct {
@@ -98,6 +105,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	c := &Cluster{t: t, network: memnet.New(o.seed), options: o, dir: t.TempDir()}
 	c.id = fmt.Sprintf("%s %p", t.Name(), c)
 	c.events.init()
+	c.atWork.busy = map[*Member]string{}
 	for i := range o.members {
 		m := c.newMember(config.ClusterNew)
 		if o.dataDirs != nil {

@@ -30,6 +30,7 @@ func (c *Cluster) finish() {
 	c.network.HealAll()
 	if !c.t.Failed() {
 		c.CheckHashes()
+		c.checkMaintenance()
 	}
 	for _, m := range c.members {
 		s := m.Server()

@@ -121,6 +121,13 @@ func (m *Member) tryStart() (err error) {
 				LogSegmentBytes: logSegmentBytes,
 			},
 			Changed: c.events.happened,
+			Working: func(kind string, working bool) {
+				if working {
+					c.workBegins(m, kind)
+				} else {
+					c.workEnds(m)
+				}
+			},
 		})
 	})
 	if err != nil {
