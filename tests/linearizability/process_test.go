@@ -18,7 +18,8 @@ import (
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
-// TestProcesses runs clusters of three real processes and breaks them in ways that follow from the seed.
+// TestProcesses runs clusters of three real processes and breaks them in ways that follow from the seed. The first has a
+// disk of its own, which can be full, and all have disks that can be slow.
 func TestProcesses(t *testing.T) {
 	first, given := longrun.Seed(t, 1)
 	total := longrun.Length(t, 8*time.Second)
@@ -74,6 +75,8 @@ type processes struct {
 	random  *rand.Rand
 	rec     *linearizability.Recorder
 	run     *linearizability.Run
+	gates   []*proc.SyncGate
+	disk    *smallDisk // of the first member
 	added   int
 }
 
@@ -83,9 +86,13 @@ func startProcesses(t *testing.T, seed uint64) *processes {
 		flags: []string{"--snapshot-count=300", "--snapshot-catchup-entries=100", "--watch-progress-notify-interval=300ms",
 			"--heartbeat-interval=50", "--election-timeout=500"},
 	}
-	dir := t.TempDir()
+	n.disk = newSmallDisk(t)
+	if n.disk.err != nil {
+		t.Logf("no disk will be full, since none can be mounted here: %v", n.disk.err)
+	}
+	dirs := []string{n.disk.dir, t.TempDir(), t.TempDir()}
 	var initial []string
-	for i := range 3 {
+	for i, dir := range dirs {
 		m := n.prepare(dir, fmt.Sprintf("m%d", i))
 		initial = append(initial, m.Name+"="+m.PeerURL)
 	}
@@ -93,6 +100,7 @@ func startProcesses(t *testing.T, seed uint64) *processes {
 	// The founders need each other's ports to be described, so they are described a second time.
 	for i, m := range n.members {
 		n.members[i] = proc.Prepare(t, n.program, m.Name, m.DataDir, m.PeerURL, append(n.flags, listen(m))...)
+		n.gates = append(n.gates, n.members[i].GateSyncs())
 		n.launch(i)
 	}
 	for _, m := range n.members {
@@ -153,7 +161,7 @@ func (n *processes) step() {
 func (n *processes) fault() (heal func()) {
 	p := n.random.Perm(3)
 	one, two, three := n.members[p[0]].Name, n.members[p[1]].Name, n.members[p[2]].Name
-	switch n.random.IntN(9) {
+	switch n.random.IntN(12) {
 	case 0, 1:
 		n.rec.Fault("%s is killed", one)
 		n.kill(p[0])
@@ -188,6 +196,13 @@ func (n *processes) fault() (heal func()) {
 		n.network.drop(one, two)
 		n.network.drop(one, three)
 		return n.network.heal
+	case 8:
+		return n.slowDisk(p[0])
+	case 9, 10:
+		if n.disk.err != nil {
+			return n.slowDisk(p[0])
+		}
+		return n.diskFull()
 	default:
 		n.rec.Fault("%s is slow to reach", one)
 		n.network.slow(one, two, 100*time.Millisecond)

@@ -53,7 +53,6 @@ func runVirtual(t *testing.T, seed uint64) *linearizability.History {
 	c := cluster.Start(t, cluster.Members(3), cluster.Configure(func(cfg *config.Config) {
 		cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 200, 50
 		cfg.HeartbeatInterval, cfg.ElectionTimeout = 20*time.Millisecond, 200*time.Millisecond
-		cfg.UnsafeNoFsync = true // nothing here loses power; the tests of real processes sync
 		cfg.WatchProgressNotifyInterval = 100 * time.Millisecond
 	}))
 	network := c.Network()
@@ -125,7 +124,7 @@ func (n *virtualNemesis) step() {
 func (n *virtualNemesis) fault() (heal func()) {
 	network := n.c.Network()
 	one, two, three := n.members()
-	switch n.random.IntN(7) {
+	switch n.random.IntN(11) {
 	case 0:
 		n.rec.Fault("%s is cut off from the others", one.Name)
 		network.Partition(one.Host, two.Host)
@@ -160,10 +159,44 @@ func (n *virtualNemesis) fault() (heal func()) {
 				network.Delay(one.Host, other.Host, 200*time.Microsecond, 2*time.Millisecond)
 			}
 		}
-	default:
+	case 6:
 		n.rec.Fault("%s loses its connections, clients' too", one.Name)
 		network.Crash(one.Host)
 		return func() {}
+	default:
+		return n.diskFault(one)
+	}
+}
+
+// diskFault breaks what the member's log and database are written to.
+func (n *virtualNemesis) diskFault(one *cluster.Member) (heal func()) {
+	switch n.random.IntN(4) {
+	case 0:
+		n.rec.Fault("%s loses its power, and what it had not synced", one.Name)
+		one.Kill()
+		return one.Restart
+	case 1:
+		delay := time.Duration(1+n.random.Int64N(300)) * time.Millisecond
+		n.rec.Fault("every sync and commit of %s takes %v", one.Name, delay)
+		one.SlowDisk(delay)
+		return func() { one.SlowDisk(0) }
+	case 2:
+		n.rec.Fault("the disk of %s is full", one.Name)
+		one.FillDisk()
+		return one.EmptyDisk
+	default:
+		n.rec.Fault("the disk of %s is full, and it loses its power", one.Name)
+		one.FillDisk()
+		one.Kill()
+		if err := one.TryStart(); err != nil {
+			n.rec.Fault("%s does not start: %v", one.Name, err)
+		}
+		return func() {
+			one.EmptyDisk()
+			if !one.Running() {
+				one.Restart()
+			}
+		}
 	}
 }
 

@@ -62,13 +62,18 @@ var built struct {
 // Build builds one of our commands and returns its path. It builds each once per test process.
 func Build(t testing.TB, command string) string {
 	t.Helper()
+	return build(t, command, "./cmd/"+command)
+}
+
+func build(t testing.TB, command, source string) string {
+	t.Helper()
 	built.Lock()
 	defer built.Unlock()
 	path := filepath.Join(Root(t), "bin", command)
 	if built.done[command] {
 		return path
 	}
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/"+command)
+	cmd := exec.Command("go", "build", "-o", path, source)
 	cmd.Dir = Root(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building %s: %v\n%s", command, err, out)
@@ -99,6 +104,7 @@ type Member struct {
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has exited
 	output  *tail
+	gate    *SyncGate // nil for a disk as it is
 }
 
 // Start runs a cluster of n members of program and waits until each serves. flags are added to each member's.
@@ -241,10 +247,14 @@ func (m *Member) Launch() {
 		return strings.HasPrefix(v, "UPKEEP_") || strings.HasPrefix(v, "ETCD_") // meant for the test
 	})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	exited := make(chan struct{})
+	start := cmd.Start
+	if m.gate != nil {
+		start = func() error { return m.gate.start(cmd, exited) }
+	}
+	if err := start(); err != nil {
 		m.t.Fatal(err)
 	}
-	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	m.cmd, m.exited = cmd, exited
 }
