@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,15 +19,8 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
-const (
-	// minPartBytes is the smallest part of a large object, and how much of it is held in memory. Smaller objects travel in
-	// one request.
-	minPartBytes = 16 << 20
-	// maxParts is a little below what S3 allows, since the expected size is an estimate.
-	maxParts = 9000
-	// s3Tries is how often a request is tried; the pauses grow to a second.
-	s3Tries = 6
-)
+// s3Tries is how often the library tries a request that carries no data; the pauses grow to a second.
+const s3Tries = 6
 
 // S3Options names a bucket. They are the parameters of an s3:// location:
 //
@@ -52,6 +44,8 @@ type S3Options struct {
 	Lookup   minio.BucketLookupType
 	CAFile   string
 	IAM      bool
+	// FirstPause is that before a request with data is tried again; it doubles each time. 0 means 200 ms.
+	FirstPause time.Duration
 }
 
 // ParseS3 reads an s3:// location. Errors: ErrLocation.
@@ -115,6 +109,7 @@ func ParseS3(location string) (S3Options, error) {
 type s3 struct {
 	options S3Options
 	client  *minio.Client
+	once    *minio.Client // does not try again by itself
 }
 
 // NewS3 makes the client; it does not talk to the server yet.
@@ -133,15 +128,18 @@ func NewS3(options S3Options) (Store, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	client, err := minio.New(options.Endpoint, &minio.Options{
-		Creds: options.credentials(transport), Secure: !options.Insecure, Transport: transport,
-		Region: options.Region, BucketLookup: options.Lookup, MaxRetries: s3Tries,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("backup repository %s: %w", options.Location, err)
+	s := &s3{options: options}
+	for tries, client := range map[int]**minio.Client{s3Tries: &s.client, 1: &s.once} {
+		*client, err = minio.New(options.Endpoint, &minio.Options{
+			Creds: options.credentials(transport), Secure: !options.Insecure, Transport: transport,
+			Region: options.Region, BucketLookup: options.Lookup, MaxRetries: tries,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("backup repository %s: %w", options.Location, err)
+		}
+		(*client).SetAppInfo("upkeep-backup", strconv.Itoa(manifestFormat))
 	}
-	client.SetAppInfo("upkeep-backup", strconv.Itoa(manifestFormat))
-	return &s3{options, client}, nil
+	return s, nil
 }
 
 func authorities(file string) (*x509.CertPool, error) {
@@ -219,23 +217,6 @@ func (s *s3) Put(ctx context.Context, name string, expected int64, write func(io
 }
 
 var errUpload = errors.New("the upload ended")
-
-// upload sends what r yields; an error of r leaves no object.
-func (s *s3) upload(ctx context.Context, key string, expected int64, r io.Reader) error {
-	options := minio.PutObjectOptions{ContentType: "application/octet-stream", SendContentMd5: s.options.Insecure}
-	first := make([]byte, min(max(expected+expected/8, 64<<10), minPartBytes))
-	n, err := io.ReadFull(r, first)
-	switch {
-	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		_, err = s.client.PutObject(ctx, s.options.Bucket, key, bytes.NewReader(first[:n]), int64(n), options)
-		return err
-	case err != nil:
-		return err
-	}
-	options.PartSize = uint64(max(minPartBytes, (expected/maxParts+(1<<20))>>20<<20))
-	_, err = s.client.PutObject(ctx, s.options.Bucket, key, io.MultiReader(bytes.NewReader(first), r), -1, options)
-	return err
-}
 
 func (s *s3) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	object, err := s.client.GetObject(ctx, s.options.Bucket, s.options.Prefix+name, minio.GetObjectOptions{})
@@ -325,10 +306,10 @@ func (s *s3) explain(doing string, err error) error {
 		return fmt.Errorf("%w: %s", ErrNotExist, place)
 	case "NoSuchBucket":
 		return fmt.Errorf("%s: there is no such bucket; make it, or correct the location", place)
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken":
+	case "InvalidAccessKeyId", "XAdminUserNotFound", "XAdminNoSuchUser", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken":
 		return fmt.Errorf("%s: the credentials are refused (%s); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "+
 			"~/.aws/credentials", place, response.Code)
-	case "AccessDenied", "MethodNotAllowed":
+	case "AccessDenied", "MethodNotAllowed", "AllAccessDisabled":
 		return fmt.Errorf("%s: access is denied; the credentials need to list, get, put and delete objects there", place)
 	case "XMinioStorageFull", "QuotaExceeded", "StorageFull", "InsufficientStorage", "TooManyBytes":
 		return fmt.Errorf("%s: the storage is full (%s); make room, or keep fewer backups", place, response.Code)
