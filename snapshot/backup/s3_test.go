@@ -26,6 +26,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/upkeep-kv/upkeep/snapshot/backup"
+	"github.com/upkeep-kv/upkeep/tests/ports"
 	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
@@ -46,7 +47,7 @@ type gateway struct {
 // startGateway runs one with an empty bucket.
 func startGateway(t testing.TB, flags ...string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, root: t.TempDir(), port: proc.FreePorts(t, 1)[0], tls: flags}
+	g := &gateway{t: t, root: t.TempDir(), port: ports.Free(t, 1)[0], tls: flags}
 	must(t, os.MkdirAll(filepath.Join(g.root, "data"), 0o700))
 	must(t, os.MkdirAll(filepath.Join(g.root, "sidecar"), 0o700))
 	t.Cleanup(g.kill)
