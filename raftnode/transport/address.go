@@ -30,8 +30,10 @@ func (t *Transport) connect(ctx context.Context, address string) (net.Conn, erro
 	if u.Scheme == "unix" || u.Scheme == "unixs" {
 		to = unixPrefix + u.Host + u.Path
 	}
-	conn, err := t.config.Dial(ctx, to)
-	if err != nil || u.Scheme == "http" || u.Scheme == "unix" {
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := t.config.Dial(dialing, to)
+	if err != nil || !isSecure(address) {
 		return conn, err
 	}
 	if t.config.Secure == nil {
@@ -44,6 +46,10 @@ func (t *Transport) connect(ctx context.Context, address string) (net.Conn, erro
 	}
 	conn.Close()
 	return nil, err
+}
+
+func isSecure(address string) bool {
+	return strings.HasPrefix(address, "https:") || strings.HasPrefix(address, "unixs:")
 }
 
 // addressesOf checks that every peer URL can be dialled.

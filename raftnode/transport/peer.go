@@ -32,8 +32,10 @@ const (
 	// reconnectMin and reconnectMax bound the pause between attempts to reach a peer that is away.
 	reconnectMin = 20 * time.Millisecond
 	reconnectMax = 500 * time.Millisecond
-	// connectTimeout bounds one attempt.
+	// connectTimeout bounds one attempt, and secureTimeout what comes on top of it where there is a handshake, in which
+	// the other side may look up names.
 	connectTimeout = 2 * time.Second
+	secureTimeout  = 10 * time.Second
 )
 
 // peer is another member: a connection, two lanes and a probe. close joins them.
@@ -174,6 +176,10 @@ func (t *Transport) dial(addresses []string) (*grpc.ClientConn, error) {
 		endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 	}
 	builder.InitialState(resolver.State{Endpoints: endpoints})
+	timeout := connectTimeout
+	if slices.ContainsFunc(addresses, isSecure) {
+		timeout += secureTimeout
+	}
 	first, err := url.Parse(addresses[0])
 	if err != nil {
 		return nil, err
@@ -190,7 +196,7 @@ func (t *Transport) dial(addresses []string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: reconnectMin, Multiplier: 2, Jitter: 0.2, MaxDelay: reconnectMax},
-			MinConnectTimeout: connectTimeout,
+			MinConnectTimeout: timeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: keepaliveInterval, Timeout: keepaliveTimeout, PermitWithoutStream: true,

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/upkeep-kv/upkeep/raftnode/memnet"
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
 
 // Cluster is a set of members on one in-memory network. Its methods are for the goroutine of the test; they fail the
@@ -43,6 +45,7 @@ type options struct {
 	seed      uint64
 	patience  time.Duration
 	dataDirs  []string
+	tls       *tls.Config // of clients; nil without TLS
 }
 
 // Option changes how a cluster is started.
@@ -78,6 +81,15 @@ func Heartbeat(interval time.Duration) Option {
 // Configure changes the configuration of every member before it starts.
 func Configure(change func(*config.Config)) Option {
 	return func(o *options) { o.configure = append(o.configure, change) }
+}
+
+// TLS makes every connection one of TLS. All members show the certificate in side, to clients and to each other, so it
+// must have their addresses, 127.0.1.1, 127.0.1.2 and so on; clients connect with the configuration client. See tests/certs.
+func TLS(side tlsconfig.Settings, client *tls.Config) Option {
+	return func(o *options) {
+		o.tls = client
+		Configure(func(c *config.Config) { c.ClientTLS, c.PeerTLS = side, side })(o)
+	}
 }
 
 // Logger sends the members' logs somewhere; without it they are dropped.

@@ -52,7 +52,11 @@ func (m *Member) PeerURL() string   { return m.urlOf(peerPort).String() }
 func (m *Member) ClientURL() string { return m.urlOf(clientPort).String() }
 
 func (m *Member) urlOf(port int) *url.URL {
-	return &url.URL{Scheme: "http", Host: net.JoinHostPort(m.Host, strconv.Itoa(port))}
+	scheme := "http"
+	if m.cluster != nil && m.cluster.options.tls != nil {
+		scheme = "https"
+	}
+	return &url.URL{Scheme: scheme, Host: net.JoinHostPort(m.Host, strconv.Itoa(port))}
 }
 
 // Server is the running member, nil while it is stopped.
@@ -181,6 +185,7 @@ func (m *Member) newClient() (client *clientv3.Client) {
 	m.cluster.labelled(func() {
 		client, err = clientv3.New(clientv3.Config{
 			Endpoints:   []string{m.ClientURL()},
+			TLS:         m.cluster.options.tls,
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(m.cluster.network.Host(ClientHost).Dial)},
 			Logger:      zap.NewNop(),
 		})
