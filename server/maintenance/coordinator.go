@@ -127,6 +127,7 @@ func (c *Coordinator) step(ctx context.Context) time.Duration {
 		return c.cfg.Timing.Look
 	}
 	if rest := Settling(s, c.policy(), now); rest > 0 {
+		c.endRuns(ctx, s)
 		return rest
 	}
 	if rest := c.last.Add(minStep).Sub(now); rest > 0 {
@@ -261,6 +262,19 @@ func (c *Coordinator) planRun(ctx context.Context, in PlanInput, run *schedulepb
 		return nil, true
 	}
 	return steps, false
+}
+
+// endRuns ends the runs that have nothing left to do, for which nobody has to wait until the members have settled.
+func (c *Coordinator) endRuns(ctx context.Context, s *schedulepb.State) {
+	if !slices.ContainsFunc(s.Runs, func(r *schedulepb.Run) bool { return r.State == schedulepb.Run_OPEN }) {
+		return
+	}
+	in := c.gather(ctx)
+	for _, run := range in.State.Runs {
+		if run.State == schedulepb.Run_OPEN {
+			c.planRun(ctx, in, run)
+		}
+	}
 }
 
 func (c *Coordinator) endRun(ctx context.Context, run *schedulepb.Run, s schedulepb.Run_State, message string) {

@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"server/rpc":         {"proto", "backend", "mvcc", "quota", "raftnode", "server/apply", "server/auth", "server/member", "server/schedule"},
 	"server":             {"proto", "backend", "mvcc", "quota", "raftnode", "snapshot", "server"},
 	"cmd/upkeep":         {"proto", "server", "cmd/upkeep"},
-	"cmd/upkeepctl":      {"snapshot", "backend", "raftnode", "server", "cmd/upkeepctl"},
+	"cmd/upkeepctl":      {"proto", "snapshot", "backend", "raftnode", "server", "cmd/upkeepctl"},
 	"tests":              {""},
 }
 
