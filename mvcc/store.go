@@ -96,19 +96,27 @@ func (s *Store) Close() {
 // fails the store stays as it was. Pinned reads of revisions that the new
 // content does not have end with ErrCompacted. Apply goroutine only.
 func (s *Store) Replace(swap func() error) error {
+	_, err := s.ReplaceAnd(swap, func() error { return nil })
+	return err
+}
+
+// ReplaceAnd is Replace, and calls then before it lets readers in again, so that nobody sees what was swapped in before
+// then has written to it. then may write, and call AttachedLeasesExclusive, and must not read. swapped tells whether
+// there is a way back: once it is true, an error leaves a store that must not be used.
+func (s *Store) ReplaceAnd(swap, then func() error) (swapped bool, err error) {
 	s.compactor.stop()
 	defer s.compactor.start()
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	if err := swap(); err != nil {
-		return err
+		return false, err
 	}
 	s.compactor.drop()
 	s.hashes.clear()
 	if err := s.restore(); err != nil {
-		return fmt.Errorf("restoring the key index: %w", err)
+		return true, fmt.Errorf("restoring the key index: %w", err)
 	}
-	return nil
+	return true, then()
 }
 
 // Reload is Replace for a backend that has been exchanged already. Reads between
@@ -130,6 +138,9 @@ func (s *Store) AttachedLeases(fn func(key string, lease int64)) {
 	defer s.gate.RUnlock()
 	s.index.Leases(fn)
 }
+
+// AttachedLeasesExclusive is AttachedLeases for the second function of ReplaceAnd, in which nobody else reads.
+func (s *Store) AttachedLeasesExclusive(fn func(key string, lease int64)) { s.index.Leases(fn) }
 
 // Stats is a picture of the store's size.
 type Stats struct {

@@ -84,6 +84,10 @@ type StateMachine interface {
 	// Restore replaces the whole state by the received database file, which it takes by rename, and which holds
 	// the state at index.
 	Restore(file string, index, term uint64) error
+	// Rebuild replaces the whole state by the database file of another member, which it takes by rename and which holds
+	// the state at index; then it calls again, during which Apply and ApplyConfChange are called for what this member has
+	// applied beyond index before. Nobody sees a state in between. A FatalError means that the state is neither.
+	Rebuild(file string, index uint64, again func() error) error
 	// Durable is the index up to which applied effects survive a crash. Safe for concurrent use and cheap.
 	Durable() uint64
 }

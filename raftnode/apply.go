@@ -16,6 +16,7 @@ type applyJob struct {
 	entries   []*raftpb.Entry
 	responses []*raftpb.Message
 	restore   *restoreJob
+	rebuild   *rebuildJob
 }
 
 type restoreJob struct {
@@ -31,6 +32,8 @@ type applier struct {
 	term uint64
 	// commands is reused from entry to entry.
 	commands []*pb.InternalRaftRequest
+	// rebuilding waits until what its image holds is applied; nil if there is none.
+	rebuilding *rebuildJob
 }
 
 var errStoppedApplying = errors.New("raftnode: stopped between two entries")
@@ -62,8 +65,12 @@ func (n *Node) runApply() {
 }
 
 func (a *applier) do(job applyJob) error {
-	if job.restore != nil {
+	switch {
+	case job.restore != nil:
 		return a.restore(job.restore)
+	case job.rebuild != nil:
+		a.rebuilding = job.rebuild
+		return a.rebuildIfDue()
 	}
 	for _, e := range job.entries {
 		select {
@@ -72,6 +79,9 @@ func (a *applier) do(job applyJob) error {
 		default:
 		}
 		if err := a.entry(e); err != nil {
+			return err
+		}
+		if err := a.rebuildIfDue(); err != nil {
 			return err
 		}
 	}
@@ -98,27 +108,36 @@ func (a *applier) entry(e *raftpb.Entry) error {
 }
 
 func (a *applier) normal(e *raftpb.Entry) error {
-	index, term := e.GetIndex(), e.GetTerm()
-	commands, err := decodeCommands(e.GetData(), a.commands[:0])
+	commands, results, err := a.run(e)
 	if err != nil {
-		return fmt.Errorf("raftnode: entry %d of term %d cannot be decoded: %w", index, term, err)
+		return err
 	}
-	results := a.cfg.StateMachine.Apply(Entry{Index: index, Term: term, Commands: commands})
-	if len(results) != len(commands) {
-		return fmt.Errorf("raftnode: entry %d: the state machine gave %d results for %d commands", index, len(results), len(commands))
-	}
-	for _, result := range results {
-		if fatal := new(FatalError); result.Err != nil && errors.As(result.Err, &fatal) {
-			return fmt.Errorf("entry %d of term %d cannot be applied: %w", index, term, fatal)
-		}
-	}
-	a.published(index, term, nil)
+	a.published(e.GetIndex(), e.GetTerm(), nil)
 	for i, c := range commands {
 		a.answer(commandID(c), results[i])
 	}
 	clear(commands)
 	a.commands = commands[:0]
 	return nil
+}
+
+// run has the state machine apply an entry of commands.
+func (a *applier) run(e *raftpb.Entry) ([]*pb.InternalRaftRequest, []Result, error) {
+	index, term := e.GetIndex(), e.GetTerm()
+	commands, err := decodeCommands(e.GetData(), a.commands[:0])
+	if err != nil {
+		return nil, nil, fmt.Errorf("raftnode: entry %d of term %d cannot be decoded: %w", index, term, err)
+	}
+	results := a.cfg.StateMachine.Apply(Entry{Index: index, Term: term, Commands: commands})
+	if len(results) != len(commands) {
+		return nil, nil, fmt.Errorf("raftnode: entry %d: the state machine gave %d results for %d commands", index, len(results), len(commands))
+	}
+	for _, result := range results {
+		if fatal := new(FatalError); result.Err != nil && errors.As(result.Err, &fatal) {
+			return nil, nil, fmt.Errorf("entry %d of term %d cannot be applied: %w", index, term, fatal)
+		}
+	}
+	return commands, results, nil
 }
 
 // commandID pairs a command with its caller. Old logs have it in another place.

@@ -38,8 +38,9 @@ func (m *nullMachine) ApplyConfChange(index, _ uint64, _ *raftpb.ConfChange, ins
 func (m *nullMachine) Snapshot(context.Context) (Snapshot, error) {
 	return Snapshot{}, context.Canceled
 }
-func (m *nullMachine) Restore(string, uint64, uint64) error { return nil }
-func (m *nullMachine) Durable() uint64                      { return m.index.Load() }
+func (m *nullMachine) Restore(string, uint64, uint64) error     { return nil }
+func (*nullMachine) Rebuild(string, uint64, func() error) error { return nil }
+func (m *nullMachine) Durable() uint64                          { return m.index.Load() }
 
 // BenchmarkPropose measures one member on a real disk with a number of clients.
 func BenchmarkPropose(b *testing.B) {

@@ -355,6 +355,24 @@ func (sm *machine) Restore(file string, index, term uint64) error {
 	return sm.disk.SyncDir("data")
 }
 
+func (sm *machine) Rebuild(file string, index uint64, again func() error) error {
+	b, err := vfs.ReadFile(sm.disk, file)
+	if err != nil {
+		return err
+	}
+	var st machineState
+	if err := json.Unmarshal(b, &st); err != nil {
+		return err
+	}
+	if err := sm.Restore(file, index, st.Term); err != nil {
+		return err
+	}
+	if err := again(); err != nil {
+		return &FatalError{err}
+	}
+	return nil
+}
+
 func (sm *machine) Durable() uint64 {
 	sm.mu.Lock()
 	defer sm.mu.Unlock()

@@ -49,6 +49,7 @@ type loopState struct {
 
 	lastHeartbeat time.Time
 	removedTicks  int
+	hold          *hold // of a rebuild; nil if there is none
 
 	// Buffers that are reused.
 	events []localEvent

@@ -88,7 +88,7 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 // releases what lies before. Called at every tick.
 func (n *Node) compactLog() {
 	s := &n.state
-	durable := min(n.cfg.StateMachine.Durable(), n.applied.Load())
+	durable := n.held(min(n.cfg.StateMachine.Durable(), n.applied.Load()))
 	n.store.trim(n.keepForPeers(min(durable, s.raftApplied)), n.cfg.CatchUpEntries, keepLogBytes)
 	appended := n.store.appended()
 	due := durable >= s.recordedIndex+n.cfg.SnapshotEntries ||

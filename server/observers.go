@@ -109,11 +109,21 @@ type applyObserver struct {
 	warn    time.Duration // longer than this is slow; 0 or less never
 	alarmed chan struct{} // capacity 1; gets a word when an alarm was raised or lowered
 	last    time.Time     // when the last command ended; apply goroutine only
+	// restored is told how long the installation of a received state took, in nanoseconds.
+	restored  func(nanos int64)
+	restoring time.Time
 }
 
 func (o *applyObserver) EntryBegins() { o.last = time.Now() }
 
-func (o *applyObserver) Restoring(active bool) { o.metrics.SnapshotApplying(active) }
+func (o *applyObserver) Restoring(active bool) {
+	o.metrics.SnapshotApplying(active)
+	if active {
+		o.restoring = time.Now()
+		return
+	}
+	o.restored(int64(time.Since(o.restoring)))
+}
 
 func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err error) {
 	now := time.Now()

@@ -101,6 +101,8 @@ type Server struct {
 	refused   refusals
 
 	quotaAlarm     *quotaAlarm
+	images         images
+	restorePause   atomic.Int64 // nanoseconds that the last replacement of the state took
 	committedBytes atomic.Int64 // size of the file at the last commit
 	learner        atomic.Bool
 
@@ -255,7 +257,7 @@ func (s *Server) loadState() error {
 	s.machine = apply.New(apply.Config{
 		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms, Auth: s.auth,
 		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
-		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed},
+		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed, restored: s.restorePause.Store},
 	})
 	return nil
 }

@@ -153,12 +153,22 @@ func (h *Hub) Notify(rev int64, events []*mvccpb.Event) {
 }
 
 // Reset makes all watchers go on from history, after the store's content was replaced by a newer one. It is called by
-// the apply goroutine.
+// the apply goroutine. Where a damaged store had counted further than the right one, watchers go on with what really has
+// the revisions that they were told something else about.
 func (h *Hub) Reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.feed.take(nil)
-	h.skipLocked(h.store.Revision())
+	rev := h.store.Revision()
+	if rev < h.dispatched {
+		for s := range h.streams {
+			for _, w := range s.watchers {
+				w.next = min(w.next, max(rev+1, w.startRev))
+			}
+		}
+		h.dispatched = rev
+	}
+	h.skipLocked(rev)
 	h.wakeCatchUp()
 }
 

@@ -190,8 +190,10 @@ type SnapshotHeader struct {
 	// Encoded raftpb.Message of type MsgSnap, whose metadata is that of the state sent.
 	Message []byte `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// Identifies the exact file, so that a resumed transfer never mixes two.
-	Id            string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	SizeBytes     uint64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Id        string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	SizeBytes uint64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Set where the file is not raft's to install: what it is for, as whoever asked for it has named it.
+	Image         string `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +254,13 @@ func (x *SnapshotHeader) GetSizeBytes() uint64 {
 		return x.SizeBytes
 	}
 	return 0
+}
+
+func (x *SnapshotHeader) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
 }
 
 type SnapshotPosition struct {
@@ -368,6 +377,112 @@ func (x *SnapshotChunk) GetSha256() []byte {
 	return nil
 }
 
+type ImageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hello *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// Name under which the asking member waits for the file.
+	Image         string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageRequest) Reset() {
+	*x = ImageRequest{}
+	mi := &file_proto_peerpb_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageRequest) ProtoMessage() {}
+
+func (x *ImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_peerpb_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageRequest.ProtoReflect.Descriptor instead.
+func (*ImageRequest) Descriptor() ([]byte, []int) {
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ImageRequest) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *ImageRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type ImageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log index that the database holds, and its size.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	SizeBytes     uint64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageResponse) Reset() {
+	*x = ImageResponse{}
+	mi := &file_proto_peerpb_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageResponse) ProtoMessage() {}
+
+func (x *ImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_peerpb_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageResponse.ProtoReflect.Descriptor instead.
+func (*ImageResponse) Descriptor() ([]byte, []int) {
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ImageResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ImageResponse) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -376,7 +491,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_proto_peerpb_peer_proto_msgTypes[6]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +503,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_peerpb_peer_proto_msgTypes[6]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +516,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{6}
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{8}
 }
 
 type MembersResponse struct {
@@ -417,7 +532,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_proto_peerpb_peer_proto_msgTypes[7]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +544,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_peerpb_peer_proto_msgTypes[7]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +557,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{7}
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MembersResponse) GetClusterId() uint64 {
@@ -488,31 +603,40 @@ const file_proto_peerpb_peer_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x14.upkeep.peerpb.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\"\f\n" +
 	"\n" +
-	"RaftClosed\"\x85\x01\n" +
+	"RaftClosed\"\x9b\x01\n" +
 	"\x0eSnapshotHeader\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.upkeep.peerpb.HelloR\x05hello\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\"*\n" +
+	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\x12\x14\n" +
+	"\x05image\x18\x05 \x01(\tR\x05image\"*\n" +
 	"\x10SnapshotPosition\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\"\x8a\x01\n" +
 	"\rSnapshotChunk\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1d.upkeep.peerpb.SnapshotHeaderR\x06header\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x16\n" +
-	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"\x10\n" +
+	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"P\n" +
+	"\fImageRequest\x12*\n" +
+	"\x05hello\x18\x01 \x01(\v2\x14.upkeep.peerpb.HelloR\x05hello\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\"D\n" +
+	"\rImageResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\"\x10\n" +
 	"\x0eMembersRequest\"\xaa\x01\n" +
 	"\x0fMembersResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x125\n" +
 	"\amembers\x18\x02 \x03(\v2\x1b.upkeep.etcdserverpb.MemberR\amembers\x12\x18\n" +
 	"\aremoved\x18\x03 \x03(\x04R\aremoved\x12'\n" +
-	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\x8c\x06\n" +
+	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\xd7\x06\n" +
 	"\x04Peer\x12=\n" +
 	"\x04Raft\x12\x18.upkeep.peerpb.RaftBatch\x1a\x19.upkeep.peerpb.RaftClosed(\x01\x12P\n" +
 	"\x0eSnapshotOffset\x12\x1d.upkeep.peerpb.SnapshotHeader\x1a\x1f.upkeep.peerpb.SnapshotPosition\x12K\n" +
-	"\bSnapshot\x12\x1c.upkeep.peerpb.SnapshotChunk\x1a\x1f.upkeep.peerpb.SnapshotPosition(\x01\x12H\n" +
+	"\bSnapshot\x12\x1c.upkeep.peerpb.SnapshotChunk\x1a\x1f.upkeep.peerpb.SnapshotPosition(\x01\x12I\n" +
+	"\fRequestImage\x12\x1b.upkeep.peerpb.ImageRequest\x1a\x1c.upkeep.peerpb.ImageResponse\x12H\n" +
 	"\aMembers\x12\x1d.upkeep.peerpb.MembersRequest\x1a\x1e.upkeep.peerpb.MembersResponse\x12i\n" +
 	"\x0eLeaseKeepAlive\x12*.upkeep.etcdserverpb.LeaseKeepAliveRequest\x1a+.upkeep.etcdserverpb.LeaseKeepAliveResponse\x12l\n" +
 	"\x0fLeaseTimeToLive\x12+.upkeep.etcdserverpb.LeaseTimeToLiveRequest\x1a,.upkeep.etcdserverpb.LeaseTimeToLiveResponse\x12f\n" +
@@ -532,7 +656,7 @@ func file_proto_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_proto_peerpb_peer_proto_rawDescData
 }
 
-var file_proto_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_proto_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_proto_peerpb_peer_proto_goTypes = []any{
 	(*Hello)(nil),                                // 0: upkeep.peerpb.Hello
 	(*RaftBatch)(nil),                            // 1: upkeep.peerpb.RaftBatch
@@ -540,48 +664,53 @@ var file_proto_peerpb_peer_proto_goTypes = []any{
 	(*SnapshotHeader)(nil),                       // 3: upkeep.peerpb.SnapshotHeader
 	(*SnapshotPosition)(nil),                     // 4: upkeep.peerpb.SnapshotPosition
 	(*SnapshotChunk)(nil),                        // 5: upkeep.peerpb.SnapshotChunk
-	(*MembersRequest)(nil),                       // 6: upkeep.peerpb.MembersRequest
-	(*MembersResponse)(nil),                      // 7: upkeep.peerpb.MembersResponse
-	(*etcdserverpb.Member)(nil),                  // 8: upkeep.etcdserverpb.Member
-	(*etcdserverpb.LeaseKeepAliveRequest)(nil),   // 9: upkeep.etcdserverpb.LeaseKeepAliveRequest
-	(*etcdserverpb.LeaseTimeToLiveRequest)(nil),  // 10: upkeep.etcdserverpb.LeaseTimeToLiveRequest
-	(*etcdserverpb.MemberPromoteRequest)(nil),    // 11: upkeep.etcdserverpb.MemberPromoteRequest
-	(*etcdserverpb.HashKVRequest)(nil),           // 12: upkeep.etcdserverpb.HashKVRequest
-	(*schedulepb.FiguresRequest)(nil),            // 13: upkeep.schedulepb.FiguresRequest
-	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 14: upkeep.etcdserverpb.LeaseKeepAliveResponse
-	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 15: upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	(*etcdserverpb.MemberPromoteResponse)(nil),   // 16: upkeep.etcdserverpb.MemberPromoteResponse
-	(*etcdserverpb.HashKVResponse)(nil),          // 17: upkeep.etcdserverpb.HashKVResponse
-	(*schedulepb.Figures)(nil),                   // 18: upkeep.schedulepb.Figures
+	(*ImageRequest)(nil),                         // 6: upkeep.peerpb.ImageRequest
+	(*ImageResponse)(nil),                        // 7: upkeep.peerpb.ImageResponse
+	(*MembersRequest)(nil),                       // 8: upkeep.peerpb.MembersRequest
+	(*MembersResponse)(nil),                      // 9: upkeep.peerpb.MembersResponse
+	(*etcdserverpb.Member)(nil),                  // 10: upkeep.etcdserverpb.Member
+	(*etcdserverpb.LeaseKeepAliveRequest)(nil),   // 11: upkeep.etcdserverpb.LeaseKeepAliveRequest
+	(*etcdserverpb.LeaseTimeToLiveRequest)(nil),  // 12: upkeep.etcdserverpb.LeaseTimeToLiveRequest
+	(*etcdserverpb.MemberPromoteRequest)(nil),    // 13: upkeep.etcdserverpb.MemberPromoteRequest
+	(*etcdserverpb.HashKVRequest)(nil),           // 14: upkeep.etcdserverpb.HashKVRequest
+	(*schedulepb.FiguresRequest)(nil),            // 15: upkeep.schedulepb.FiguresRequest
+	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 16: upkeep.etcdserverpb.LeaseKeepAliveResponse
+	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 17: upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	(*etcdserverpb.MemberPromoteResponse)(nil),   // 18: upkeep.etcdserverpb.MemberPromoteResponse
+	(*etcdserverpb.HashKVResponse)(nil),          // 19: upkeep.etcdserverpb.HashKVResponse
+	(*schedulepb.Figures)(nil),                   // 20: upkeep.schedulepb.Figures
 }
 var file_proto_peerpb_peer_proto_depIdxs = []int32{
 	0,  // 0: upkeep.peerpb.RaftBatch.hello:type_name -> upkeep.peerpb.Hello
 	0,  // 1: upkeep.peerpb.SnapshotHeader.hello:type_name -> upkeep.peerpb.Hello
 	3,  // 2: upkeep.peerpb.SnapshotChunk.header:type_name -> upkeep.peerpb.SnapshotHeader
-	8,  // 3: upkeep.peerpb.MembersResponse.members:type_name -> upkeep.etcdserverpb.Member
-	1,  // 4: upkeep.peerpb.Peer.Raft:input_type -> upkeep.peerpb.RaftBatch
-	3,  // 5: upkeep.peerpb.Peer.SnapshotOffset:input_type -> upkeep.peerpb.SnapshotHeader
-	5,  // 6: upkeep.peerpb.Peer.Snapshot:input_type -> upkeep.peerpb.SnapshotChunk
-	6,  // 7: upkeep.peerpb.Peer.Members:input_type -> upkeep.peerpb.MembersRequest
-	9,  // 8: upkeep.peerpb.Peer.LeaseKeepAlive:input_type -> upkeep.etcdserverpb.LeaseKeepAliveRequest
-	10, // 9: upkeep.peerpb.Peer.LeaseTimeToLive:input_type -> upkeep.etcdserverpb.LeaseTimeToLiveRequest
-	11, // 10: upkeep.peerpb.Peer.MemberPromote:input_type -> upkeep.etcdserverpb.MemberPromoteRequest
-	12, // 11: upkeep.peerpb.Peer.HashKV:input_type -> upkeep.etcdserverpb.HashKVRequest
-	13, // 12: upkeep.peerpb.Peer.Figures:input_type -> upkeep.schedulepb.FiguresRequest
-	2,  // 13: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
-	4,  // 14: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
-	4,  // 15: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
-	7,  // 16: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
-	14, // 17: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
-	15, // 18: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	16, // 19: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
-	17, // 20: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
-	18, // 21: upkeep.peerpb.Peer.Figures:output_type -> upkeep.schedulepb.Figures
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	0,  // 3: upkeep.peerpb.ImageRequest.hello:type_name -> upkeep.peerpb.Hello
+	10, // 4: upkeep.peerpb.MembersResponse.members:type_name -> upkeep.etcdserverpb.Member
+	1,  // 5: upkeep.peerpb.Peer.Raft:input_type -> upkeep.peerpb.RaftBatch
+	3,  // 6: upkeep.peerpb.Peer.SnapshotOffset:input_type -> upkeep.peerpb.SnapshotHeader
+	5,  // 7: upkeep.peerpb.Peer.Snapshot:input_type -> upkeep.peerpb.SnapshotChunk
+	6,  // 8: upkeep.peerpb.Peer.RequestImage:input_type -> upkeep.peerpb.ImageRequest
+	8,  // 9: upkeep.peerpb.Peer.Members:input_type -> upkeep.peerpb.MembersRequest
+	11, // 10: upkeep.peerpb.Peer.LeaseKeepAlive:input_type -> upkeep.etcdserverpb.LeaseKeepAliveRequest
+	12, // 11: upkeep.peerpb.Peer.LeaseTimeToLive:input_type -> upkeep.etcdserverpb.LeaseTimeToLiveRequest
+	13, // 12: upkeep.peerpb.Peer.MemberPromote:input_type -> upkeep.etcdserverpb.MemberPromoteRequest
+	14, // 13: upkeep.peerpb.Peer.HashKV:input_type -> upkeep.etcdserverpb.HashKVRequest
+	15, // 14: upkeep.peerpb.Peer.Figures:input_type -> upkeep.schedulepb.FiguresRequest
+	2,  // 15: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
+	4,  // 16: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
+	4,  // 17: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
+	7,  // 18: upkeep.peerpb.Peer.RequestImage:output_type -> upkeep.peerpb.ImageResponse
+	9,  // 19: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
+	16, // 20: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
+	17, // 21: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	18, // 22: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
+	19, // 23: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
+	20, // 24: upkeep.peerpb.Peer.Figures:output_type -> upkeep.schedulepb.Figures
+	15, // [15:25] is the sub-list for method output_type
+	5,  // [5:15] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_proto_peerpb_peer_proto_init() }
@@ -595,7 +724,7 @@ func file_proto_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_peerpb_peer_proto_rawDesc), len(file_proto_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	Peer_Raft_FullMethodName            = "/upkeep.peerpb.Peer/Raft"
 	Peer_SnapshotOffset_FullMethodName  = "/upkeep.peerpb.Peer/SnapshotOffset"
 	Peer_Snapshot_FullMethodName        = "/upkeep.peerpb.Peer/Snapshot"
+	Peer_RequestImage_FullMethodName    = "/upkeep.peerpb.Peer/RequestImage"
 	Peer_Members_FullMethodName         = "/upkeep.peerpb.Peer/Members"
 	Peer_LeaseKeepAlive_FullMethodName  = "/upkeep.peerpb.Peer/LeaseKeepAlive"
 	Peer_LeaseTimeToLive_FullMethodName = "/upkeep.peerpb.Peer/LeaseTimeToLive"
@@ -45,6 +46,8 @@ type PeerClient interface {
 	SnapshotOffset(ctx context.Context, in *SnapshotHeader, opts ...grpc.CallOption) (*SnapshotPosition, error)
 	// Snapshot carries the database to a member that lags behind the log.
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, SnapshotPosition], error)
+	// RequestImage has the answering member send its database to the one that asks, through Snapshot.
+	RequestImage(ctx context.Context, in *ImageRequest, opts ...grpc.CallOption) (*ImageResponse, error)
 	// Members lists the members as the answering member knows them, for one that joins.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// Leases are renewed and inspected by the leader only.
@@ -101,6 +104,16 @@ func (c *peerClient) Snapshot(ctx context.Context, opts ...grpc.CallOption) (grp
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SnapshotClient = grpc.ClientStreamingClient[SnapshotChunk, SnapshotPosition]
+
+func (c *peerClient) RequestImage(ctx context.Context, in *ImageRequest, opts ...grpc.CallOption) (*ImageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImageResponse)
+	err := c.cc.Invoke(ctx, Peer_RequestImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *peerClient) Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -173,6 +186,8 @@ type PeerServer interface {
 	SnapshotOffset(context.Context, *SnapshotHeader) (*SnapshotPosition, error)
 	// Snapshot carries the database to a member that lags behind the log.
 	Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotPosition]) error
+	// RequestImage has the answering member send its database to the one that asks, through Snapshot.
+	RequestImage(context.Context, *ImageRequest) (*ImageResponse, error)
 	// Members lists the members as the answering member knows them, for one that joins.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// Leases are renewed and inspected by the leader only.
@@ -202,6 +217,9 @@ func (UnimplementedPeerServer) SnapshotOffset(context.Context, *SnapshotHeader) 
 }
 func (UnimplementedPeerServer) Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotPosition]) error {
 	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
+}
+func (UnimplementedPeerServer) RequestImage(context.Context, *ImageRequest) (*ImageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RequestImage not implemented")
 }
 func (UnimplementedPeerServer) Members(context.Context, *MembersRequest) (*MembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Members not implemented")
@@ -273,6 +291,24 @@ func _Peer_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SnapshotServer = grpc.ClientStreamingServer[SnapshotChunk, SnapshotPosition]
+
+func _Peer_RequestImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).RequestImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_RequestImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).RequestImage(ctx, req.(*ImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Peer_Members_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MembersRequest)
@@ -392,6 +428,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SnapshotOffset",
 			Handler:    _Peer_SnapshotOffset_Handler,
+		},
+		{
+			MethodName: "RequestImage",
+			Handler:    _Peer_RequestImage_Handler,
 		},
 		{
 			MethodName: "Members",

@@ -43,6 +43,16 @@ func (fakeForwarder) Figures(context.Context, *schedulepb.FiguresRequest) (*sche
 	return &schedulepb.Figures{Name: "asked"}, nil
 }
 
+func (fakeForwarder) RequestImage(_ context.Context, to uint64, _ string) (*peerpb.ImageResponse, error) {
+	return &peerpb.ImageResponse{Index: to}, nil
+}
+
+func (fakeForwarder) ImageArrives(string, uint64, uint64) error { return nil }
+
+func (fakeForwarder) ImageReceived(string, uint64, uint64, *raftpb.ConfState, string) error {
+	return nil
+}
+
 func (fakeForwarder) HashKV(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
 	return nil, status.Error(codes.OutOfRange, "mvcc: required revision is a future revision")
 }

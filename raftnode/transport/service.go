@@ -166,6 +166,17 @@ func (s *service) forwarder() (Forwarder, error) {
 	return nil, errNotReady
 }
 
+func (s *service) RequestImage(ctx context.Context, r *peerpb.ImageRequest) (*peerpb.ImageResponse, error) {
+	f, err := s.forwarder()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkHello(r.Hello); err != nil {
+		return nil, err
+	}
+	return f.RequestImage(ctx, r.Hello.From, r.Image)
+}
+
 func (s *service) Members(ctx context.Context, r *peerpb.MembersRequest) (*peerpb.MembersResponse, error) {
 	f, err := s.forwarder()
 	if err != nil {

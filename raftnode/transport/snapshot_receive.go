@@ -77,6 +77,10 @@ type transfer struct {
 	file         vfs.File
 }
 
+// imageFile is the name of a received image inside the snapshot directory, until its taker moves it. Like all names that
+// begin with "tmp" it does not survive a start.
+const imageFile = "tmp-image"
+
 // SnapshotFile is the name of a received database inside the snapshot directory.
 func SnapshotFile(index uint64) string { return fmt.Sprintf("%016x.snap.db", index) }
 
@@ -128,13 +132,16 @@ func (r *receiver) begin(header *peerpb.SnapshotHeader, index, offset uint64) (e
 		if err := r.checkRoom(header.SizeBytes); err != nil {
 			return 0, nil, localError(err)
 		}
-		path := filepath.Join(r.dir, fmt.Sprintf("%016x", index)+partSuffix)
+		path, final := filepath.Join(r.dir, fmt.Sprintf("%016x", index)+partSuffix), filepath.Join(r.dir, SnapshotFile(index))
+		if header.Image != "" {
+			final = filepath.Join(r.dir, imageFile)
+		}
 		file, err := r.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return 0, nil, localError(err)
 		}
 		r.mu.transfer = &transfer{
-			id: header.Id, path: path, final: filepath.Join(r.dir, SnapshotFile(index)),
+			id: header.Id, path: path, final: final,
 			size: header.SizeBytes, hash: sha256.New(), file: file,
 		}
 	}
@@ -280,7 +287,11 @@ func (s *service) Snapshot(stream grpc.ClientStreamingServer[peerpb.SnapshotChun
 		s.transport.log.Warn("failed to receive database snapshot", append(fields, zap.Error(err))...)
 		return err
 	}
-	s.transport.log.Info("received and installed database snapshot", fields...)
+	if header.Image == "" {
+		s.transport.log.Info("received and installed database snapshot", fields...)
+	} else {
+		s.transport.log.Info("received a database image", append(fields, zap.String("image", header.Image))...)
+	}
 	return stream.SendAndClose(&peerpb.SnapshotPosition{Offset: header.SizeBytes})
 }
 
@@ -288,6 +299,19 @@ func (s *service) receive(stream grpc.ClientStreamingServer[peerpb.SnapshotChunk
 	handler raftnode.Handler, m *raftpb.Message, first *peerpb.SnapshotChunk) error {
 	r := s.transport.receiver
 	header := first.Header
+	arrives := func(received uint64) error { return nil }
+	if header.Image != "" {
+		arrives = func(received uint64) error {
+			f, err := s.forwarder()
+			if err != nil {
+				return err
+			}
+			return f.ImageArrives(header.Image, received, header.SizeBytes)
+		}
+	}
+	if err := arrives(first.Offset); err != nil {
+		return err
+	}
 	epoch, installing, err := r.begin(header, m.GetSnapshot().GetMetadata().GetIndex(), first.Offset)
 	if err != nil {
 		return err
@@ -306,6 +330,9 @@ func (s *service) receive(stream grpc.ClientStreamingServer[peerpb.SnapshotChunk
 			return err
 		}
 		s.transport.config.Observer.Received(header.Hello.From, len(chunk.Data))
+		if err := arrives(chunk.Offset + uint64(len(chunk.Data))); err != nil {
+			return err
+		}
 		if len(chunk.Sha256) > 0 {
 			break
 		}
@@ -318,14 +345,22 @@ func (s *service) receive(stream grpc.ClientStreamingServer[peerpb.SnapshotChunk
 	if installing, err = r.finish(epoch, chunk.Sha256); err != nil {
 		return err
 	}
-	err = s.install(handler, m, installing.file)
+	err = s.install(handler, m, header.Image, installing.file)
 	r.end(installing, err)
 	return err
 }
 
-// install hands a verified file to the node, and removes it if the node does not take it.
-func (s *service) install(handler raftnode.Handler, m *raftpb.Message, file string) error {
-	err := handler.InstallSnapshot(m, file)
+// install hands a verified file to the node, or to whoever has asked for an image, and removes it if it is not taken.
+func (s *service) install(handler raftnode.Handler, m *raftpb.Message, image, file string) error {
+	var err error
+	if image == "" {
+		err = handler.InstallSnapshot(m, file)
+	} else if f, unready := s.forwarder(); unready != nil {
+		err = unready
+	} else {
+		md := m.GetSnapshot().GetMetadata()
+		err = f.ImageReceived(image, md.GetIndex(), md.GetTerm(), md.GetConfState(), file)
+	}
 	if err == nil {
 		return nil
 	}

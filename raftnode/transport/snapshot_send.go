@@ -61,13 +61,41 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, s raftnode.Snapshot) {
 	})
 }
 
+// SendImage streams s to a member that waits for it under a name, and returns when that member has taken it or will not.
+// It owns s and closes it. It ends early when the transport is closed.
+func (t *Transport) SendImage(to uint64, image string, s raftnode.Snapshot) error {
+	defer s.Close()
+	p := t.peer(to)
+	if p == nil {
+		return fmt.Errorf("%w: %x", ErrUnknownPeer, to)
+	}
+	m := &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), To: new(to), From: new(t.config.ID),
+		Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+			Index: new(s.Index), Term: new(s.Term), ConfState: s.ConfState,
+		}},
+	}
+	start := time.Now()
+	fields := []zap.Field{zap.String("image", image), zap.Uint64("snapshot-index", s.Index), zap.Int64("size-bytes", s.Size)}
+	p.log.Info("sending a database image", fields...)
+	if err := p.trySnapshot(m, image, s); err != nil {
+		p.log.Warn("failed to send a database image", append(fields, zap.Error(err))...)
+		return err
+	}
+	p.log.Info("sent a database image", append(fields, zap.Duration("took", time.Since(start)))...)
+	return nil
+}
+
+// Hello is how this member introduces itself to another one.
+func (t *Transport) Hello(to uint64) *peerpb.Hello { return t.hello(to) }
+
 func (p *peer) sendSnapshot(m *raftpb.Message, s raftnode.Snapshot) error {
 	observer := &p.transport.config.Observer
 	observer.SnapshotSending(p.id)
 	start := time.Now()
 	fields := []zap.Field{zap.Uint64("snapshot-index", s.Index), zap.Int64("size-bytes", s.Size)}
 	p.log.Info("sending database snapshot", fields...)
-	err := p.trySnapshot(m, s)
+	err := p.trySnapshot(m, "", s)
 	observer.SnapshotSent(p.id, err == nil, time.Since(start))
 	if err != nil {
 		p.log.Warn("failed to send database snapshot", append(fields, zap.Error(err))...)
@@ -79,14 +107,15 @@ func (p *peer) sendSnapshot(m *raftpb.Message, s raftnode.Snapshot) error {
 
 // trySnapshot sends s, resuming where the receiver is whenever the stream breaks. It uses a connection of its own, so
 // that chunks in the socket's buffer are not in front of heartbeats.
-func (p *peer) trySnapshot(m *raftpb.Message, s raftnode.Snapshot) error {
+func (p *peer) trySnapshot(m *raftpb.Message, image string, s raftnode.Snapshot) error {
 	encoded, err := proto.Marshal(m)
 	if err != nil {
 		return err
 	}
 	header := &peerpb.SnapshotHeader{
 		Hello: p.transport.hello(p.id), Message: encoded, SizeBytes: uint64(s.Size),
-		Id: fmt.Sprintf("%x-%x-%s", p.transport.config.ID, s.Index, rand.Text()),
+		Id:    fmt.Sprintf("%x-%x-%s", p.transport.config.ID, s.Index, rand.Text()),
+		Image: image,
 	}
 	conn, err := p.transport.dial(p.addresses)
 	if err != nil {

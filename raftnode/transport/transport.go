@@ -81,6 +81,13 @@ type Forwarder interface {
 	MemberPromote(context.Context, *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error)
 	HashKV(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error)
+	// RequestImage sends this member's database to another one, with SendImage, in the background.
+	RequestImage(ctx context.Context, to uint64, image string) (*peerpb.ImageResponse, error)
+	// ImageArrives tells whether this member waits for an image of that name and, if so, how much of it is here.
+	ImageArrives(image string, received, size uint64) error
+	// ImageReceived takes a received and verified image that does not concern raft. On an error the file remains the
+	// caller's to remove.
+	ImageReceived(image string, index, term uint64, confState *raftpb.ConfState, file string) error
 }
 
 // Transport implements raftnode.Transport.

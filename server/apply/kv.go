@@ -109,6 +109,8 @@ func (m *Machine) end(w *mvcc.WriteTxn) int64 {
 		}
 	}
 	rev := w.End()
-	m.Hub.Notify(rev, events)
+	if !m.again {
+		m.Hub.Notify(rev, events)
+	}
 	return rev
 }

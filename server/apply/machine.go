@@ -53,6 +53,8 @@ type Observer interface {
 // Machine is the state machine that the raft node replicates. It implements raftnode.StateMachine.
 type Machine struct {
 	Config
+	// again: what is applied was applied before, to a state that was thrown away. Watchers and observers know of it.
+	again bool
 }
 
 // New returns the machine over cfg.
@@ -61,7 +63,9 @@ func New(cfg Config) *Machine { return &Machine{Config: cfg} }
 // Apply applies one committed entry and returns a result for each of its commands. All effects and the entry's index
 // become durable in the same transaction of the backend.
 func (m *Machine) Apply(e raftnode.Entry) []raftnode.Result {
-	m.Observer.EntryBegins()
+	if !m.again {
+		m.Observer.EntryBegins()
+	}
 	batch := m.Backend.Begin()
 	results := make([]raftnode.Result, len(e.Commands))
 	for i, command := range e.Commands {
@@ -72,7 +76,9 @@ func (m *Machine) Apply(e raftnode.Entry) []raftnode.Result {
 			return results
 		}
 		results[i] = raftnode.Result{Value: value, Err: err}
-		m.Observer.CommandApplied(command, value, err)
+		if !m.again {
+			m.Observer.CommandApplied(command, value, err)
+		}
 	}
 	batch.Commit(e.Index, e.Term)
 	return results
@@ -112,6 +118,8 @@ func (m *Machine) perform(batch *backend.Batch, index uint64, r *pb.InternalRaft
 		return m.txn(batch, r.Txn)
 	case r.DeleteRange != nil:
 		return m.deleteRange(batch, r.DeleteRange)
+	case r.Range != nil && m.again:
+		return nil, nil // nobody waits for it, and readers are kept away
 	case r.Range != nil:
 		return Range(context.Background(), m.Store, r.Range)
 	case r.Compaction != nil:
@@ -196,11 +204,45 @@ func (m *Machine) Restore(file string, index, term uint64) error {
 	if applied, _ := m.Backend.Durable(); applied != index {
 		return fmt.Errorf("received database %s is applied up to index %d, its snapshot says %d", file, applied, index)
 	}
-	return m.reload()
+	if err := m.reload(m.Store.AttachedLeases); err != nil {
+		return err
+	}
+	m.Hub.Reset()
+	m.MembershipChanged()
+	return nil
 }
 
-// reload makes everything that mirrors the backend agree with it again, and tells the watchers.
-func (m *Machine) reload() error {
+// Rebuild replaces a state that may be damaged by the database of another member, and applies again what that does not
+// hold yet. Readers wait meanwhile, so that none of them sees an older state than the last one saw.
+func (m *Machine) Rebuild(file string, index uint64, again func() error) error {
+	m.Observer.Restoring(true)
+	defer m.Observer.Restoring(false)
+	m.again = true
+	defer func() { m.again = false }()
+	swapped, err := m.Store.ReplaceAnd(func() error {
+		return m.Backend.Replace(context.Background(), file)
+	}, func() error {
+		if applied, _ := m.Backend.Durable(); applied != index {
+			return fmt.Errorf("received database %s is applied up to index %d, not %d as was said", file, applied, index)
+		}
+		if err := m.reload(m.Store.AttachedLeasesExclusive); err != nil {
+			return err
+		}
+		return again()
+	})
+	switch {
+	case err != nil && swapped:
+		return &raftnode.FatalError{Err: err}
+	case err != nil:
+		return err
+	}
+	m.Hub.Reset()
+	m.MembershipChanged()
+	return nil
+}
+
+// reload makes everything that mirrors the backend agree with it again. The watchers are the caller's to tell.
+func (m *Machine) reload(attached func(func(key string, lease int64))) error {
 	view := m.Backend.View()
 	defer view.Close()
 	if err := m.Members.Load(view.ScanBucket); err != nil {
@@ -221,9 +263,7 @@ func (m *Machine) reload() error {
 	if err := m.Lessor.Reload(); err != nil {
 		return err
 	}
-	m.Store.AttachedLeases(m.Lessor.Attach)
-	m.Hub.Reset()
-	m.MembershipChanged()
+	attached(m.Lessor.Attach)
 	return nil
 }
 
