@@ -20,6 +20,7 @@ import (
 func rot(t *testing.T, m *cluster.Member, value string) {
 	t.Helper()
 	var content []byte
+	time.Sleep(5 * time.Second) // a commit that is under way would write what it has read before
 	for range 50 { // a commit is due within 100 ms
 		var err error
 		if content, err = os.ReadFile(m.DatabaseFile()); err != nil {
@@ -45,6 +46,9 @@ func rot(t *testing.T, m *cluster.Member, value string) {
 	}
 }
 
+// fill makes the keys fill a page of their own: of a bucket that fits into its parent's page, readers have a copy.
+func fill(c *cluster.Cluster) { c.Put("filler", strings.Repeat("x", 3000)) }
+
 func corruptAlarms(c *cluster.Cluster) []uint64 {
 	var ids []uint64
 	for _, a := range c.Alarms() {
@@ -65,6 +69,7 @@ func TestPeriodicCheckNamesTheMember(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := cluster.Start(t, cluster.Heartbeat(time.Second), periodic(time.Minute))
+				fill(c)
 				for i := range 20 {
 					c.Put(fmt.Sprint("k", i), fmt.Sprint("precious-", i, "."))
 				}
@@ -96,6 +101,7 @@ func TestPeriodicCheckNamesTheMember(t *testing.T) {
 func TestPeriodicCheckOfATie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t, cluster.Members(2), cluster.Heartbeat(time.Second), periodic(time.Minute))
+		fill(c)
 		c.Put("k", "precious")
 		c.WaitApplied()
 		rot(t, c.Follower(), "precious")
@@ -112,6 +118,7 @@ func TestCompactionHashCheck(t *testing.T) {
 		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Configure(func(c *config.Config) {
 			c.Gates.CompactHashCheck = true
 		}))
+		fill(c)
 		var rev int64
 		for i := range 20 {
 			rev = c.Put("k", fmt.Sprint("precious-", i, "."))
@@ -138,6 +145,7 @@ func TestInitialCheck(t *testing.T) {
 		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Configure(func(c *config.Config) {
 			c.Gates.InitialCorruptCheck = true
 		}))
+		fill(c)
 		c.Put("k", "precious")
 		c.WaitApplied()
 		m := c.Follower()

@@ -102,6 +102,7 @@ func TestRebuild(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := cluster.Start(t, cluster.Heartbeat(time.Second), periodic(time.Minute))
+				fill(c)
 				for i := range 20 {
 					c.Put(fmt.Sprint("k", i), fmt.Sprint("precious-", i, "."))
 				}
@@ -112,9 +113,7 @@ func TestRebuild(t *testing.T) {
 				}
 				rot(t, m, "precious-7.")
 				before := m.Server()
-				ctx, cancel := context.WithCancel(context.Background())
-				defer cancel()
-				watched := m.NewClient().Watch(ctx, "load0")
+				watched := m.Watch(&pb.WatchCreateRequest{Key: []byte("load0")})
 				l := startLoad(c, t)
 				time.Sleep(time.Second)
 
@@ -135,7 +134,11 @@ func TestRebuild(t *testing.T) {
 				last := l.acked[0].Load()
 				next := int64(1)
 				for next <= last {
-					for _, ev := range (<-watched).Events {
+					resp, err := watched.Next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, ev := range resp.Events {
 						var n int64
 						fmt.Sscan(string(ev.Kv.Value), &n)
 						if n != next {
@@ -155,6 +158,7 @@ func TestRebuild(t *testing.T) {
 func TestRebuildDisarms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t, cluster.Heartbeat(time.Second), periodic(time.Minute))
+		fill(c)
 		c.Put("k", "precious")
 		c.WaitApplied()
 		m := c.Follower()
@@ -175,6 +179,7 @@ func TestRebuildDisarms(t *testing.T) {
 func TestRebuildAppliesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		fill(c)
 		var rev int64
 		for i := range 100 {
 			rev = c.Put(fmt.Sprint("k", i), fmt.Sprint("precious-", i, "."))
@@ -245,6 +250,7 @@ func TestRebuildRefusals(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t, cluster.Members(2))
+		fill(c)
 		c.Put("k", "precious")
 		c.WaitApplied()
 		m := c.Follower()
