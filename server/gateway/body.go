@@ -106,7 +106,8 @@ func (g *Gateway) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		b := &body{ReadCloser: r.Body, max: maxInflation * int64(g.MaxMessageBytes), cancel: cancel}
+		most := maxInflation * int64(g.MaxMessageBytes)
+		b := &body{ReadCloser: r.Body, max: most, left: most, cancel: cancel}
 		// Not every writer can do what follows: that of a websocket cannot, and need not.
 		control := http.NewResponseController(w)
 		switch {
