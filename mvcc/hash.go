@@ -106,17 +106,13 @@ var hashSizes = pace.Sizes{First: 1 << 20, Least: 128 << 10, Most: 16 << 20}
 
 const keyOverhead = 64
 
-// HashKV hashes the history up to rev, 0 for the current revision. A revision at
-// which one of the newest compactions was made gives the hash from before that
-// compaction. Equal histories have equal hashes, here and in etcd, if hash and
+// HashKV hashes the history up to rev, 0 for the current revision. A revision that
+// is given, and at which one of the newest compactions was made, gives the hash from
+// before that compaction. Equal histories have equal hashes, here and in etcd, if hash and
 // compact revision are equal. Errors: ErrCompacted, ErrFutureRevision, the context's.
 func (s *Store) HashKV(ctx context.Context, rev int64) (HashKVResult, error) {
-	current := s.Revision()
-	if rev == 0 {
-		rev = current
-	}
-	if cached, ok := s.hashes.find(rev); ok {
-		cached.CurrentRevision = current
+	if cached, ok := s.hashes.find(rev); ok && rev != 0 {
+		cached.CurrentRevision = s.Revision()
 		return cached, nil
 	}
 	return s.ReadHashKV(ctx, rev)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -47,9 +48,14 @@ var compared = []string{
 // send returns all that is compared of the answer, as text.
 func send(t *testing.T, m *proc.Member, r request) string {
 	t.Helper()
+	return sendTo(t, m.ClientURL, nil, r)
+}
+
+func sendTo(t *testing.T, url string, secure *tls.Config, r request) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, r.method, m.ClientURL+r.path, strings.NewReader(r.body))
+	req, err := http.NewRequestWithContext(ctx, r.method, url+r.path, strings.NewReader(r.body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +66,7 @@ func send(t *testing.T, m *proc.Member, r request) string {
 		}
 	}
 	client := http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(req)
