@@ -53,6 +53,8 @@ type Image interface {
 type SaveOptions struct {
 	// FS is where the file is saved; nil means the real disk.
 	FS vfs.FS
+	// Compress makes the file a zstd stream of what it would be otherwise. Save only.
+	Compress bool
 	// Progress, if set, is called after every piece; total is 0 while it is not known.
 	Progress func(received, total int64)
 }
@@ -68,7 +70,7 @@ func (o *SaveOptions) fill() {
 
 // Saved describes a finished file.
 type Saved struct {
-	// Size of the file, trailer included.
+	// Size of the file, trailer included, before it was compressed.
 	Size   int64
 	SHA256 [sha256.Size]byte // of the database, as in the trailer
 }
@@ -81,6 +83,14 @@ func Save(ctx context.Context, source Source, path string, options SaveOptions) 
 	var t trailerHash
 	t.init()
 	err := writePart(options.FS, path, func(f vfs.File) error {
+		out, finish := io.Writer(f), func() error { return nil }
+		if options.Compress {
+			stream, err := compressor(f)
+			if err != nil {
+				return err
+			}
+			out, finish = stream, stream.Close
+		}
 		for {
 			piece, remaining, err := source.Next()
 			if err == nil {
@@ -92,7 +102,7 @@ func Save(ctx context.Context, source Source, path string, options SaveOptions) 
 			if err != nil {
 				return err
 			}
-			if _, err := f.Write(piece); err != nil {
+			if _, err := out.Write(piece); err != nil {
 				return err
 			}
 			t.Write(piece)
@@ -107,7 +117,7 @@ func Save(ctx context.Context, source Source, path string, options SaveOptions) 
 		} else if err != nil {
 			return err
 		}
-		return nil
+		return finish()
 	})
 	if err != nil {
 		return Saved{}, err

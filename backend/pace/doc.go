@@ -25,8 +25,9 @@
 // as there are requests, pieces last about 10 ms and are followed by as much rest.
 // From there on what requests feel decides. Say puts take 2 ms, 99 of 100 of them
 // below 4 ms, while no piece runs. If a twentieth of those that end during a piece
-// take more than 6 ms, or a single one more than 12 ms, pieces and the share of
-// the time they get shrink by a third, down to 2 ms and a twentieth. While nothing
+// take more than 6 ms, or some more than 12 ms, which the baseline has not or only
+// half as often, pieces and the share of the time they get shrink by a third, down
+// to 2 ms and a tenth. While nothing
 // of that kind is seen they grow again, step by step.
 //
 // # What is compared with what

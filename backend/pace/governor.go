@@ -26,10 +26,10 @@ const (
 	settle = 5 * time.Millisecond
 
 	// What the work gets: a share of the time, in pieces of a length.
-	firstShare, leastShare, mostShare = 0.5, 0.05, 0.8
+	firstShare, leastShare, mostShare = 0.5, 0.1, 0.8
 	firstPiece, leastPiece, mostPiece = 10 * time.Millisecond, 2 * time.Millisecond, 25 * time.Millisecond
 	idlePiece                         = 40 * time.Millisecond
-	shrink, grow                      = 0.65, 1.1
+	shrink, grow                      = 0.65, 1.15
 
 	leastRest, mostRest = time.Millisecond, time.Second
 
@@ -39,8 +39,10 @@ const (
 	enough = 20
 	// patience is after how many windows a finding is made of fewer.
 	patience = 10
-	// A sample this long is a finding by itself, if the baseline knows nothing like it.
-	alarming = 8 * time.Millisecond
+	// Samples this long are looked for in the last so many that were disturbed: they
+	// are rare, and a disk that others use too has some by itself.
+	alarming     = 8 * time.Millisecond
+	alarmSamples = 400
 )
 
 // Governor decides how fast background work may go. A nil Governor lets it go at
@@ -64,6 +66,7 @@ type Governor struct {
 		disturbed   [kinds]reader
 		baseline    [kinds]histogram
 		finding     [kinds]histogram // disturbed samples not judged yet
+		felt        [kinds]histogram // the last alarmSamples disturbed ones
 		windows     [kinds]int       // for so many windows
 		looked      time.Time
 		lastRequest time.Time
@@ -174,13 +177,15 @@ func (g *Governor) lookLocked() {
 		if quiet.total+busy.total > 0 { // a sync too: on a follower that is how requests show
 			g.mu.lastRequest = now
 		}
-		g.learnLocked(k, &quiet)
+		remember(&g.mu.baseline[k], &quiet, memory)
 		g.mu.finding[k].add(&busy)
+		remember(&g.mu.felt[k], &busy, alarmSamples)
 		g.mu.windows[k]++
 		switch g.judgeLocked(k) {
 		case worseNow:
 			worse = true
 			g.mu.finding[k], g.mu.windows[k] = histogram{}, 0
+			g.mu.felt[k] = histogram{} // the answer to it is to be judged by what comes now
 		case fine:
 			judged = true
 			g.mu.finding[k], g.mu.windows[k] = histogram{}, 0
@@ -196,18 +201,18 @@ func (g *Governor) lookLocked() {
 	}
 }
 
-// learnLocked lets the baseline follow what is undisturbed.
-func (g *Governor) learnLocked(k Kind, quiet *histogram) {
-	if quiet.total == 0 {
+// remember adds what is new to a histogram in which the past has the weight of at
+// most so many samples.
+func remember(h, latest *histogram, most float64) {
+	if latest.total == 0 {
 		return
 	}
-	if quiet.total > memory {
-		quiet.scale(memory / quiet.total)
+	if latest.total > most {
+		latest.scale(most / latest.total)
 	}
-	b := &g.mu.baseline[k]
-	b.add(quiet)
-	if b.total > memory {
-		b.scale(memory / b.total)
+	h.add(latest)
+	if h.total > most {
+		h.scale(most / h.total)
 	}
 }
 
@@ -228,7 +233,7 @@ func (g *Governor) judgeLocked(k Kind) verdict {
 	}
 	known := base.total >= enough
 	tail := base.quantile(0.99)
-	if found.above(max(alarming, 3*tail)) > 0 {
+	if g.alarmedLocked(k, max(alarming, 3*tail)) {
 		return worseNow
 	}
 	if found.total < enough && g.mu.windows[k] < patience {
@@ -245,4 +250,22 @@ func (g *Governor) judgeLocked(k Kind) verdict {
 		}
 	}
 	return fine
+}
+
+// alarmedLocked tells whether latencies above limit are seen more often than the
+// baseline has them: twice as often, where it has any.
+func (g *Governor) alarmedLocked(k Kind, limit time.Duration) bool {
+	base, felt := &g.mu.baseline[k], &g.mu.felt[k]
+	long := felt.above(limit)
+	if long < 0.5 {
+		return false
+	}
+	usual := 0.0
+	if base.total > 0 {
+		usual = base.above(limit) / base.total
+	}
+	if usual == 0 {
+		return true
+	}
+	return long >= 2 && long/felt.total > 2*usual
 }

@@ -84,6 +84,7 @@ func TestNilGovernor(t *testing.T) {
 
 // TestPace: the same work beside requests that it does not hurt, that it hurts, and that are slow by themselves.
 func TestPace(t *testing.T) {
+	var spikes atomic.Int64
 	const calm, hurt = 500 * time.Microsecond, 3 * time.Millisecond
 	for _, c := range []struct {
 		name        string
@@ -96,7 +97,13 @@ func TestPace(t *testing.T) {
 				return hurt
 			}
 			return calm
-		}, 30_000, 80_000},
+		}, 60_000, 140_000},
+		{"spikes anyway", func(g *Governor) time.Duration {
+			if n := spikes.Add(1); n%100 == 0 {
+				return 40 * time.Millisecond
+			}
+			return calm
+		}, 500_000, 820_000},
 		{"slow anyway", func(*Governor) time.Duration { return 6 * time.Millisecond }, 700_000, 820_000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -126,7 +133,7 @@ func TestRecovers(t *testing.T) {
 			return time.Millisecond
 		})
 		work(g, 5*time.Second, thousand)
-		if s := g.Stats(); s.Share > 0.1 || s.Piece > 3*time.Millisecond {
+		if s := g.Stats(); s.Share > 0.2 || s.Piece > 3*time.Millisecond {
 			t.Errorf("share %.2f, pieces of %v while requests are held up", s.Share, s.Piece)
 		}
 		bad.Store(false)

@@ -17,7 +17,7 @@ func newSnapshotRestore(a *app) *cobra.Command {
 	restore := newRestoreFlags(cmd)
 	skipHashCheck := cmd.Flags().Bool("skip-hash-check", false,
 		"do not check the hash at the end (needed for a file copied from a data directory)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if len(args) != 1 {
 			return badArgs("snapshot restore requires exactly one argument")
 		}
@@ -25,7 +25,12 @@ func newSnapshotRestore(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o.SnapshotPath, o.SkipHashCheck = args[0], *skipHashCheck
+		path, remove, err := snapshot.Unpack(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer func() { err = plainJoin(err, remove()) }()
+		o.SnapshotPath, o.SkipHashCheck = path, *skipHashCheck
 		plan, err := snapshot.Plan(cmd.Context(), o)
 		if err != nil {
 			return err

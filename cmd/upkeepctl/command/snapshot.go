@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/upkeep-kv/upkeep/cmd/upkeepctl/printer"
 	"github.com/upkeep-kv/upkeep/snapshot"
@@ -36,7 +37,16 @@ func newSnapshot(a *app) *cobra.Command {
 }
 
 func newSnapshotSave(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "save <filename>", Short: "Saves the state of one member to a file"}
+	var form snapshotForm
+	cmd := &cobra.Command{
+		Use:   "save <filename>",
+		Short: "Saves the state of one member to a file",
+		Long: `Saves the state of one member to a file. With --compress the file is a zstd stream,
+which the other commands here read as it is; zstd -d makes it readable for etcdutl.`,
+	}
+	cmd.Flags().BoolVar(&form.compact, "compact", false,
+		"leave out the free space in the member's file: smaller, but the member has to make a copy first")
+	cmd.Flags().BoolVar(&form.compress, "compress", false, "compress the file (zstd)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
 			return badArgs("snapshot save expects one argument <filename>")
@@ -52,7 +62,7 @@ func newSnapshotSave(a *app) *cobra.Command {
 		}
 		ctx, cancel := a.givenTimeout(cmd)
 		defer cancel()
-		version, err := a.save(ctx, client, args[0])
+		version, err := a.save(ctx, client, args[0], form)
 		if err != nil {
 			return fail(exitInterrupted, err)
 		}
@@ -65,12 +75,27 @@ func newSnapshotSave(a *app) *cobra.Command {
 	return cmd
 }
 
+// snapshotForm is in which form a snapshot is saved.
+type snapshotForm struct{ compact, compress bool }
+
+// compactField is the number of the field `compact` of our SnapshotRequest, which etcd's does not have and servers of
+// etcd ignore.
+const compactField = 1000
+
+func (f snapshotForm) request() *pb.SnapshotRequest {
+	r := &pb.SnapshotRequest{}
+	if f.compact {
+		r.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, compactField, protowire.VarintType), 1))
+	}
+	return r
+}
+
 // save receives a snapshot into a file and returns the storage version it has.
-func (a *app) save(ctx context.Context, client *clientv3.Client, path string) (version string, err error) {
+func (a *app) save(ctx context.Context, client *clientv3.Client, path string, form snapshotForm) (version string, err error) {
 	var stream grpc.ServerStreamingClient[pb.SnapshotResponse]
 	source := snapshot.SourceFunc(func() ([]byte, uint64, error) {
 		if stream == nil { // only now, so that a file that cannot be written costs the server nothing
-			stream, err = pb.NewMaintenanceClient(client.ActiveConnection()).Snapshot(ctx, &pb.SnapshotRequest{},
+			stream, err = pb.NewMaintenanceClient(client.ActiveConnection()).Snapshot(ctx, form.request(),
 				grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(math.MaxInt32))
 			if err != nil {
 				return nil, 0, clientv3.ContextError(ctx, err)
@@ -87,7 +112,7 @@ func (a *app) save(ctx context.Context, client *clientv3.Client, path string) (v
 	})
 	shown := a.startProgress("saving snapshot", true)
 	defer shown.end()
-	_, err = snapshot.Save(ctx, source, path, snapshot.SaveOptions{Progress: shown.set})
+	_, err = snapshot.Save(ctx, source, path, snapshot.SaveOptions{Progress: shown.set, Compress: form.compress})
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) && pathErr.Op == "open" {
 		err = fmt.Errorf("could not open %s (%w)", pathErr.Path, err)
@@ -131,8 +156,12 @@ simple output format the items are hash, revision, total keys, total size, versi
 		if err := fileExists(args[0]); err != nil {
 			return err
 		}
-		info, err := snapshot.Status(cmd.Context(), args[0], options)
+		path, remove, err := snapshot.Unpack(cmd.Context(), args[0])
 		if err != nil {
+			return err
+		}
+		info, err := snapshot.Status(cmd.Context(), path, options)
+		if err = plainJoin(err, remove()); err != nil {
 			return err
 		}
 		return out.Print(printer.SnapshotStatus{
@@ -156,15 +185,27 @@ of the database in it fit together.`,
 		if len(args) != 1 {
 			return badArgs("snapshot verify requires exactly one argument")
 		}
-		if err := snapshot.Verify(cmd.Context(), args[0]); err != nil {
+		path, remove, err := snapshot.Unpack(cmd.Context(), args[0])
+		if err != nil {
 			return err
 		}
-		info, err := snapshot.Status(cmd.Context(), args[0], options)
-		if err != nil {
+		info := snapshot.Info{}
+		if err = snapshot.Verify(cmd.Context(), path); err == nil {
+			info, err = snapshot.Status(cmd.Context(), path, options)
+		}
+		if err = plainJoin(err, remove()); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.out, "%s is a complete snapshot of revision %d\n", args[0], info.Revision)
 		return nil
 	}
 	return cmd
+}
+
+// plainJoin is errors.Join that leaves a single error as it is.
+func plainJoin(err, other error) error {
+	if other == nil {
+		return err
+	}
+	return errors.Join(err, other)
 }
