@@ -93,8 +93,9 @@ func (f fleet) Flags() *schedulepb.Policy {
 			Enabled: u.Defrag, Rule: u.DefragRule, MinInterval: int64(u.DefragMinInterval), Window: u.Window,
 			MoveLeader: u.DefragMoveLeader, CompactFirst: u.DefragCompactFirst,
 		},
-		Recover: &schedulepb.RecoverPolicy{AutoRecoverNospace: u.RecoverNoSpace, KeepRevisions: u.RecoverKeepRevisions},
-		Settle:  int64(u.Settle),
+		Recover:   &schedulepb.RecoverPolicy{AutoRecoverNospace: u.RecoverNoSpace, KeepRevisions: u.RecoverKeepRevisions},
+		Integrity: &schedulepb.IntegrityPolicy{Enabled: u.CheckInterval > 0, Interval: int64(u.CheckInterval)},
+		Settle:    int64(u.Settle),
 	}
 }
 

@@ -30,6 +30,8 @@ func (s *Server) upkeepJobs() []upkeepJob {
 	return []upkeepJob{
 		{kind: schedulepb.Kind_RECOVER, worker: s.workRecover, planner: maintenance.RecoverPlanner{}},
 		{kind: schedulepb.Kind_DEFRAG, worker: s.workDefrag, planner: maintenance.DefragPlanner{}},
+		{kind: schedulepb.Kind_CHECK, worker: s.workCheck, planner: maintenance.CheckPlanner{}},
+		{kind: schedulepb.Kind_REBUILD, worker: s.workRebuild, planner: maintenance.RebuildPlanner{}},
 		{kind: schedulepb.Kind_COMPACT, worker: s.workCompact},
 		{kind: schedulepb.Kind_MOVE_LEADER, worker: s.workMoveLeader},
 	}

@@ -28,10 +28,12 @@ type Upkeep struct {
 	// no retention is configured; 0 leaves all.
 	RecoverNoSpace       bool
 	RecoverKeepRevisions int64
+	// CheckInterval is the time between two comparisons of all members' histories, 0 for never.
+	CheckInterval time.Duration
 }
 
 func defaultUpkeep() Upkeep {
-	return Upkeep{Defrag: true, DefragRule: DefaultDefragRule, DefragMinInterval: time.Hour, Settle: 10 * time.Second}
+	return Upkeep{Defrag: true, DefragRule: DefaultDefragRule, DefragMinInterval: time.Hour, Settle: 10 * time.Second, CheckInterval: 24 * time.Hour}
 }
 
 func scheduleOptions(c *Config) []*option {
@@ -46,6 +48,7 @@ func scheduleOptions(c *Config) []*option {
 		span("upkeep-settle", upkeepSection, preset.Settle, "Rest between two pieces of maintenance, after which all members must be healthy.", &u.Settle),
 		truth("auto-recover-nospace", upkeepSection, preset.RecoverNoSpace, "Get out of NOSPACE: compact, defragment, and lower the alarms when every member is below 90 % of its quota.", &u.RecoverNoSpace),
 		whole("upkeep-recover-keep-revisions", upkeepSection, strconv.FormatInt(preset.RecoverKeepRevisions, 10), "Revisions that --auto-recover-nospace leaves where no retention is configured. 0 compacts nothing then.", &u.RecoverKeepRevisions),
+		span("upkeep-check-interval", upkeepSection, preset.CheckInterval, "Time between two comparisons of what the members hold; one that differs is named and raises CORRUPT. 0 never.", &u.CheckInterval),
 	}
 	for _, o := range options {
 		o.own = true
@@ -68,6 +71,7 @@ func (c *Config) checkUpkeep() error {
 	}{
 		{"upkeep-defrag-min-interval", u.DefragMinInterval < 0},
 		{"upkeep-settle", u.Settle < 0},
+		{"upkeep-check-interval", u.CheckInterval < 0},
 		{"upkeep-recover-keep-revisions", u.RecoverKeepRevisions < 0},
 	} {
 		if limit.bad {

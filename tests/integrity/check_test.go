@@ -21,7 +21,7 @@ func rot(t *testing.T, m *cluster.Member, value string) {
 	t.Helper()
 	var content []byte
 	time.Sleep(5 * time.Second) // a commit that is under way would write what it has read before
-	for range 50 { // a commit is due within 100 ms
+	for range 50 {              // a commit is due within 100 ms
 		var err error
 		if content, err = os.ReadFile(m.DatabaseFile()); err != nil {
 			t.Fatal(err)

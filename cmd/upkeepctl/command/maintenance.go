@@ -26,7 +26,8 @@ func newMaintenance(a *app) *cobra.Command {
 		Long: `Shows and steers what the cluster does to maintain itself. At most one member is
 under maintenance at any time; every decision is an event with its reason.`,
 	}
-	cmd.AddCommand(newMaintenanceStatus(a), newMaintenancePlan(a), newMaintenanceRun(a), newMaintenancePause(a),
+	cmd.AddCommand(newMaintenanceStatus(a), newMaintenancePlan(a), newMaintenanceRun(a), newMaintenanceCheck(a),
+		newMaintenanceRebuild(a), newMaintenancePause(a),
 		newMaintenanceResume(a), newMaintenanceHistory(a), newMaintenancePolicy(a))
 	return cmd
 }
