@@ -48,8 +48,10 @@ func (t *Transport) connect(ctx context.Context, address string) (net.Conn, erro
 	return nil, err
 }
 
+// isSecure tells whether a peer URL asks for TLS; the scheme may be in capitals.
 func isSecure(address string) bool {
-	return strings.HasPrefix(address, "https:") || strings.HasPrefix(address, "unixs:")
+	u, err := url.Parse(address)
+	return err != nil || u.Scheme == "https" || u.Scheme == "unixs"
 }
 
 // addressesOf checks that every peer URL can be dialled.

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -160,4 +161,39 @@ func TestCallsBeforeAttachAreTurnedAway(t *testing.T) {
 	if _, err := b.DialURLs([]string{"ftp://x:1"}); err == nil {
 		t.Error("URL of a scheme that cannot be dialled was accepted")
 	}
+}
+
+// A URL that asks for TLS is never dialled without.
+func TestSecureURLsNeedTheirHandshake(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	plain, secured := newLoopback(t, 1), newLoopback(t, 1)
+	defer plain.Close()
+	defer secured.Close()
+	shaken := ""
+	secured.config.Secure = func(_ context.Context, conn net.Conn, peer *url.URL) (net.Conn, error) {
+		shaken = peer.Host
+		return conn, nil
+	}
+	for _, scheme := range []string{"https", "HTTPS"} {
+		address := scheme + "://" + listener.Addr().String()
+		if _, err := plain.connect(t.Context(), address); err == nil || !strings.Contains(err.Error(), "TLS") {
+			t.Errorf("%s without TLS: %v", address, err)
+		}
+		shaken = ""
+		conn, err := secured.connect(t.Context(), address)
+		if err != nil || shaken != listener.Addr().String() {
+			t.Fatalf("%s: %v, handshake with %q", address, err, shaken)
+		}
+		conn.Close()
+	}
+	shaken = ""
+	conn, err := secured.connect(t.Context(), "http://"+listener.Addr().String())
+	if err != nil || shaken != "" {
+		t.Fatalf("plain: %v, handshake with %q", err, shaken)
+	}
+	conn.Close()
 }

@@ -16,5 +16,8 @@
 //	[+]non_learner ok
 //	ok
 //
+// Where TLS is terminated in front of Split (server/tlsconfig), HTTP/2 may be a browser's or a proxy's, and the first
+// request decides; Secure prepares the http.Server for such connections.
+//
 // What the answers are made of comes through the interface State, so that this package needs no server.
 package httpapi

@@ -1,8 +1,10 @@
 package main
 
+import "slices"
+
 // mutations lists the ways to break the product, from the log upwards.
 func mutations() []mutation {
-	return append(logMutations(), storeMutations()...)
+	return slices.Concat(logMutations(), storeMutations(), securityMutations())
 }
 
 func logMutations() []mutation {
