@@ -1,17 +1,22 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 )
 
 func newDefrag(a *app) *cobra.Command {
-	var cluster bool
+	var cluster, follow bool
 	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "defrag",
@@ -20,6 +25,7 @@ func newDefrag(a *app) *cobra.Command {
 other. With --data-dir it works on a data directory that no server has open.`,
 	}
 	cmd.Flags().BoolVar(&cluster, "cluster", false, "use all endpoints from the cluster member list")
+	cmd.Flags().BoolVar(&follow, "progress", false, "show the phase that a member is in and how far it is")
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "defragment this data directory, which no server has open")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if dataDir != "" {
@@ -29,12 +35,12 @@ other. With --data-dir it works on a data directory that no server has open.`,
 			}
 			return nil
 		}
-		return a.defragEndpoints(cmd, cluster)
+		return a.defragEndpoints(cmd, cluster, follow)
 	}
 	return cmd
 }
 
-func (a *app) defragEndpoints(cmd *cobra.Command, cluster bool) error {
+func (a *app) defragEndpoints(cmd *cobra.Command, cluster, follow bool) error {
 	if _, err := a.settings(cmd); err != nil {
 		return err
 	}
@@ -50,11 +56,16 @@ func (a *app) defragEndpoints(cmd *cobra.Command, cluster bool) error {
 	failures := 0
 	for _, endpoint := range endpoints {
 		ctx, cancel := a.timeout(cmd)
-		shown := a.startProgress("defragmenting "+endpoint, false)
+		var stop func()
+		if follow {
+			stop = a.followDefrag(ctx, cmd, endpoint)
+		} else {
+			stop = a.startProgress("defragmenting "+endpoint, false).end
+		}
 		start := time.Now()
 		_, err := client.Defragment(ctx, endpoint)
 		lasted := took(start)
-		shown.end()
+		stop()
 		cancel()
 		if err != nil {
 			fmt.Fprintf(a.err, "Failed to defragment etcd member[%s]. took %s. (%v)\n", endpoint, lasted, err)
@@ -67,6 +78,59 @@ func (a *app) defragEndpoints(cmd *cobra.Command, cluster bool) error {
 		return failed(exitError)
 	}
 	return nil
+}
+
+// askAgain is how long after a member had nothing to tell of it is asked again.
+const askAgain = 200 * time.Millisecond
+
+// followDefrag shows what a member says of its work until stop is called: as a bar on a terminal, elsewhere with a line
+// for each phase. A member that cannot tell, such as one of etcd, is left alone.
+func (a *app) followDefrag(ctx context.Context, cmd *cobra.Command, endpoint string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	shown := a.startProgress("defragmenting "+endpoint, true)
+	go func() {
+		defer close(done)
+		client, err := a.clientFor(cmd, []string{endpoint})
+		if err != nil {
+			return
+		}
+		defer closeClient(client)
+		last := ""
+		for ctx.Err() == nil {
+			err := progressOf(ctx, client, func(p *upkeeppb.ProgressResponse) {
+				shown.setPhase(endpoint+": "+p.Phase, p.Done, p.Total)
+				if shown.bar == nil && p.Phase != last {
+					fmt.Fprintf(a.err, "%s: %s\n", endpoint, p.Phase)
+				}
+				last = p.Phase
+			})
+			if status.Code(err) == codes.Unimplemented {
+				return
+			}
+			select {
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		shown.end()
+	}
+}
+
+// progressOf calls fn with all that a member tells, until it has no more to tell.
+func progressOf(ctx context.Context, client *clientv3.Client, fn func(*upkeeppb.ProgressResponse)) error {
+	stream, err := upkeeppb.NewUpkeepClient(client.ActiveConnection()).Progress(ctx, &upkeeppb.ProgressRequest{})
+	for err == nil {
+		var p *upkeeppb.ProgressResponse
+		if p, err = stream.Recv(); err == nil {
+			fn(p)
+		}
+	}
+	return err
 }
 
 // defragFile is silent, as etcdutl is, but for the progress on a terminal.
