@@ -121,6 +121,11 @@ func (m *machine) script(t *testing.T, d *datadriven.TestData) string {
 				fmt.Fprintf(&out, "%s: %s\n", value.ProtoReflect().Descriptor().Name(), text)
 				continue
 			}
+		case Authenticated:
+			if result.Err == nil {
+				fmt.Fprintf(&out, "authenticated %s at revision %d, token %q\n", value.Identity.Username, value.Identity.Revision, value.Token)
+				continue
+			}
 		case CompactResult:
 			if result.Err == nil {
 				<-value.Done()
