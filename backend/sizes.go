@@ -10,6 +10,9 @@ type Sizes struct {
 	// InUse is File without the pages that are free, as etcd's dbSizeInUse.
 	// Pages that only an open view still sees do not count as in use.
 	InUse int64
+	// Freed is what the last commit has freed, and is still counted in InUse: it
+	// is free as of the next commit, and gone after a defragmentation.
+	Freed int64
 	// Pending is accepted and not yet in the file.
 	Pending int64
 	// OpenReadTxs is the number of open views and snapshots.
@@ -18,7 +21,7 @@ type Sizes struct {
 
 // sizeGauges are written by the committer and read by anyone.
 type sizeGauges struct {
-	file, inUse, free atomic.Int64
+	file, inUse, free, freed atomic.Int64
 }
 
 // pageAccounts says what becomes of the pages of a file: two are meta pages,
@@ -48,12 +51,13 @@ func (s *sizeGauges) set(g *generation, a pageAccounts, freed int64) {
 	s.file.Store(g.tx.Size())
 	s.inUse.Store((metaPages + a.reachable + freed) * a.pageSize)
 	s.free.Store(a.free * a.pageSize)
+	s.freed.Store(freed * a.pageSize)
 }
 
 // Sizes reads atomics only. The figures are of the last commit.
 func (b *Backend) Sizes() Sizes {
 	return Sizes{
-		File: b.sizes.file.Load(), InUse: b.sizes.inUse.Load(),
+		File: b.sizes.file.Load(), InUse: b.sizes.inUse.Load(), Freed: b.sizes.freed.Load(),
 		Pending: b.pipeline.pendingBytes.Load(), OpenReadTxs: b.views.Load(),
 	}
 }

@@ -35,7 +35,7 @@ func (s *Server) figures() *schedulepb.Figures {
 	free, err := s.disk.freeBytes(s.dir.snap)
 	f := &schedulepb.Figures{
 		Member: s.id, Name: s.cfg.Name, IsLeader: raft.Lead == s.id, IsLearner: s.learner.Load(),
-		File: sizes.File, InUse: sizes.InUse, Quota: s.limit.Bytes(), DiskFree: free,
+		File: sizes.File, InUse: sizes.InUse - sizes.Freed, Quota: s.limit.Bytes(), DiskFree: free,
 		Applied: raft.Applied, Commit: raft.Commit,
 		Revision: s.store.Revision(), CompactRevision: s.store.CompactRevision(),
 		NoSpace: s.alarms.Raised(quota.Alarm{Member: s.id, Type: pb.AlarmType_NOSPACE}),

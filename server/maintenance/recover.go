@@ -12,8 +12,9 @@ import (
 const (
 	// recoveredPercent of its quota is what every member must be below for the alarms to be lowered.
 	recoveredPercent = 90
-	// worthPercent of its file must be free for a defragmentation to be worth it as a way out.
-	worthPercent = 2
+	// worthPercent of a file must be free for a defragmentation to be worth it where free pages alone do not get the member
+	// below recoveredPercent: half-empty pages may do the rest.
+	worthPercent = 10
 )
 
 // RecoverPlanner gets the cluster out of NOSPACE: it compacts to what retention allows, defragments the members in turn, and
@@ -83,7 +84,7 @@ func (r *recoverSteps) compact() {
 // defrag asks for the members that are too full and have something to gain.
 func (r *recoverSteps) defrag() {
 	for _, f := range inTurn(r.in.Members) {
-		if full(f) && 100*freeShare(f) > worthPercent {
+		if full(f) && (f.InUse*100 < f.Quota*recoveredPercent || 100*freeShare(f) > worthPercent) {
 			p := Proposal{
 				Kind: schedulepb.Kind_DEFRAG, Member: f.Member, Reason: "NOSPACE is raised; " + FreeText(f),
 				Parameters: []*schedulepb.Parameter{{Name: ParamRevision, Value: strconv.FormatInt(max(0, r.target()), 10)}},
