@@ -115,7 +115,7 @@ type Server struct {
 	// started is closed when Start has ended, stopping when Close begins, ready when this member has published itself,
 	// done when Close has ended.
 	started, stopping, ready, done chan struct{}
-	closeOnce                      sync.Once
+	closing                        atomic.Bool
 	err                            error // why the server stopped by itself; guarded by done
 }
 
@@ -286,6 +286,9 @@ func (s *Server) CompactRevision() int64 { return s.store.CompactRevision() }
 // Applied returns the index of the last log entry that this member has applied.
 func (s *Server) Applied() uint64 { return s.node.AppliedIndex() }
 
+// UnderMaintenance tells whether this member is at work on itself right now, by its turn or not.
+func (s *Server) UnderMaintenance() bool { return s.defragmenting.Load() > 0 }
+
 // Alarms lists the alarms that this member has applied.
 func (s *Server) Alarms() []*pb.AlarmMember { return upkeep{s}.Alarms() }
 
@@ -329,17 +332,17 @@ func (s *Server) stop() error { return s.stopFor(nil) }
 
 // stopFor closes whatever start has opened, in reverse order.
 func (s *Server) stopFor(cause error) error {
-	var err error
-	s.closeOnce.Do(func() {
-		if cause != nil {
-			s.logger.Error("the server stops", zap.Error(cause))
-		}
-		close(s.stopping)
-		s.err = cause
-		err = s.closeParts()
-		close(s.done)
-	})
-	return err
+	if !s.closing.CompareAndSwap(false, true) {
+		<-s.done // not in a sync.Once: whoever waits for one keeps the time of a bubble from passing
+		return nil
+	}
+	defer close(s.done)
+	if cause != nil {
+		s.logger.Error("the server stops", zap.Error(cause))
+	}
+	close(s.stopping)
+	s.err = cause
+	return s.closeParts()
 }
 
 func (s *Server) closeParts() error {

@@ -32,6 +32,13 @@ func (m *Member) Defrag() {
 	}
 }
 
+// UnderMaintenance tells whether the member is at work on itself right now, such as on a defragmentation. While there is
+// a leader, at most one member is.
+func (m *Member) UnderMaintenance() bool {
+	s := m.Server()
+	return s != nil && s.UnderMaintenance()
+}
+
 // Status asks the member itself.
 func (m *Member) Status() *clientv3.StatusResponse {
 	m.cluster.t.Helper()

@@ -134,9 +134,9 @@ func storeMutations() []mutation {
 		tests:   []suite{{"backend", "TestMaintenanceUnderLoad|TestKilledDuringDefrag"}},
 	}, {
 		what:    "a defragmentation drops the last keys of a piece",
-		file:    "backend/defrag.go",
-		old:     "			d.lastKey = append(d.lastKey[:0], k...)\n",
-		mutated: "			d.lastKey = append(append(d.lastKey[:0], k...), 0xff)\n			if moved%97 == 96 {\n				_ = to.Delete(k)\n			}\n",
+		file:    "backend/copy.go",
+		old:     "			c.lastKey = append(c.lastKey[:0], k...)\n",
+		mutated: "			c.lastKey = append(append(c.lastKey[:0], k...), 0xff)\n			if moved%97 == 96 {\n				_ = to.Delete(k)\n			}\n",
 		tests:   []suite{{"backend", "TestMaintenanceUnderLoad|TestDefragShrinks"}, {"tests/crash", "TestKilledMember"}},
 	}, {
 		what:    "a compaction removes a live revision",

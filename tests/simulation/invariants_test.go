@@ -74,6 +74,7 @@ func (r *run) check() {
 		r.checkHash(m, lowest)
 	}
 	r.checkRead()
+	r.checkLeases()
 }
 
 func (r *run) checkLeader(m *cluster.Member) {

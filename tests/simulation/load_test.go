@@ -31,17 +31,19 @@ type load struct {
 		clients      []*clientv3.Client
 		acknowledged map[string][]write
 		tried        map[string]int64
+		leases       map[string]time.Time // key -> when its lease may end
 	}
 }
 
 const (
-	writers       = 3
+	writers       = 6
+	holders       = 2
 	keysPerWriter = 4
 )
 
 func startLoad(seed uint64, pace, patience time.Duration) *load {
 	l := &load{stop: make(chan struct{}), pace: pace, patience: patience}
-	l.mu.acknowledged, l.mu.tried = map[string][]write{}, map[string]int64{}
+	l.mu.acknowledged, l.mu.tried, l.mu.leases = map[string][]write{}, map[string]int64{}, map[string]time.Time{}
 	for w := range writers {
 		for k := range keysPerWriter {
 			l.keys = append(l.keys, fmt.Sprintf("%d/%d", w, k))
@@ -50,7 +52,53 @@ func startLoad(seed uint64, pace, patience time.Duration) *load {
 	for w := range writers {
 		l.joined.Go(func() { l.write(w, rand.New(rand.NewPCG(seed, uint64(w)))) })
 	}
+	for i := range holders {
+		h := &holder{load: l, key: fmt.Sprintf("held/%d", i), ttl: max(40*pace, 2*time.Second)}
+		l.joined.Go(func() { h.run(rand.New(rand.NewPCG(seed, uint64(50+i)))) })
+	}
 	return l
+}
+
+// sleep waits, and tells whether the load goes on.
+func (l *load) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-l.stop:
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// client is that of one member, nil while there is none.
+func (l *load) client(random *rand.Rand) *clientv3.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.clients) == 0 {
+		return nil
+	}
+	return l.mu.clients[random.IntN(len(l.mu.clients))]
+}
+
+// held notes that the key cannot go away before until.
+func (l *load) held(key string, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.leases[key] = until
+}
+
+// holds are the keys whose leases live for certain.
+func (l *load) holds() map[string]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]time.Time{}
+	for key, until := range l.mu.leases {
+		if time.Now().Before(until) {
+			out[key] = until
+		}
+	}
+	return out
 }
 
 func (l *load) use(clients []*clientv3.Client) {
@@ -69,19 +117,10 @@ func (l *load) end() {
 func (l *load) write(w int, rng *rand.Rand) {
 	own := l.keys[w*keysPerWriter : (w+1)*keysPerWriter]
 	for n := 0; ; n++ {
-		timer := time.NewTimer(time.Duration(rng.Int64N(int64(2 * l.pace))))
-		select {
-		case <-l.stop:
-			timer.Stop()
+		if !l.sleep(time.Duration(rng.Int64N(int64(2 * l.pace)))) {
 			return
-		case <-timer.C:
 		}
-		l.mu.Lock()
-		var client *clientv3.Client
-		if len(l.mu.clients) > 0 {
-			client = l.mu.clients[rng.IntN(len(l.mu.clients))]
-		}
-		l.mu.Unlock()
+		client := l.client(rng)
 		if client == nil {
 			continue
 		}

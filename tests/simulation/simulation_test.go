@@ -22,7 +22,7 @@ import (
 // figures are the sums over all runs.
 type figures struct {
 	runs, faults, maintenance, moves, changes int
-	writes, tried, reads, checks              int
+	writes, tried, reads, events, checks      int
 	simulated                                 time.Duration
 }
 
@@ -35,14 +35,16 @@ func (f *figures) add(o figures) {
 	f.writes += o.writes
 	f.tried += o.tried
 	f.reads += o.reads
+	f.events += o.events
 	f.checks += o.checks
 	f.simulated += o.simulated
 }
 
 func (f figures) String() string {
 	return fmt.Sprintf("%d runs, %.1f cluster-hours: %d faults, %d maintenance operations, %d moves of leadership, %d changes of "+
-		"membership, %d writes acknowledged of %d tried, %d linearizable reads, %d checks", f.runs, f.simulated.Hours(), f.faults,
-		f.maintenance, f.moves, f.changes, f.writes, f.tried, f.reads, f.checks)
+		"membership, %d writes acknowledged of %d tried, %d linearizable reads, %d revisions watched, %d checks", f.runs, f.simulated.Hours(), f.faults,
+		f.maintenance, f.moves, f.changes, f.writes, f.tried, f.reads, f.events,
+		f.checks)
 }
 
 // run is one simulated cluster.
@@ -51,6 +53,7 @@ type run struct {
 	c        *cluster.Cluster
 	rng      *rand.Rand
 	load     *load
+	watchers []*watcher
 	seen     *seen
 	figures  figures
 	patience time.Duration
@@ -108,9 +111,9 @@ const parallel = 3
 func simulate(t *testing.T, seed uint64, long bool) *run {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	heartbeat := []time.Duration{200 * time.Millisecond, time.Second, time.Second, 5 * time.Second, 5 * time.Second}[rng.IntN(5)]
-	length := 1000 * heartbeat
+	length := 600 * heartbeat
 	if long {
-		length *= time.Duration(4 + rng.IntN(8))
+		length *= time.Duration(6 + rng.IntN(14))
 	}
 	r := &run{t: t, rng: rng, seen: newSeen(), paused: map[*cluster.Member]bool{}, patience: 30*time.Second + 30*heartbeat}
 	options := []cluster.Option{cluster.Heartbeat(heartbeat), cluster.Seed(seed), cluster.Configure(func(c *config.Config) {
@@ -120,9 +123,10 @@ func simulate(t *testing.T, seed uint64, long bool) *run {
 		options = append(options, cluster.Retention(length/4))
 	}
 	r.c = cluster.Start(t, options...)
-	r.load = startLoad(seed, 20*heartbeat, r.patience)
+	r.load = startLoad(seed, 5*heartbeat, r.patience)
 	t.Cleanup(r.load.end) // also if the run fails, since a bubble waits for all that it started
 	r.useClients()
+	r.startWatchers(seed, heartbeat)
 	start := time.Now()
 	for time.Since(start) < length {
 		time.Sleep(time.Duration(rng.Int64N(int64(200 * heartbeat))))
@@ -134,6 +138,7 @@ func simulate(t *testing.T, seed uint64, long bool) *run {
 	r.c.WaitApplied()
 	r.check()
 	r.checkAcknowledged()
+	r.checkWatchers()
 	members := r.c.Members()
 	for _, m := range members {
 		m.Stop()
@@ -180,6 +185,8 @@ func (r *run) quiet() {
 		if !m.Running() {
 			m.Launch()
 		}
+		m.SlowDisk(0)
+		m.EmptyDisk()
 		for _, o := range members[:i] {
 			r.c.SlowLink(m, o, 0, 0)
 		}
@@ -225,7 +232,7 @@ func (r *run) fault(m, other *cluster.Member) {
 		m.Launch()
 		return
 	}
-	switch r.rng.IntN(8) {
+	switch r.rng.IntN(11) {
 	case 0:
 		m.Stop()
 	case 1, 2:
@@ -243,6 +250,20 @@ func (r *run) fault(m, other *cluster.Member) {
 		r.c.SlowLink(m, other, time.Duration(r.rng.Int64N(int64(2*time.Second))), time.Duration(r.rng.Int64N(int64(time.Second))))
 	case 7:
 		r.c.LoseMessages(m, other)
+	case 8:
+		m.SlowDisk(time.Duration(r.rng.Int64N(int64(time.Second))))
+	case 9:
+		m.FillDisk()
+	case 10: // all at once
+		for _, m := range r.c.Members() {
+			if m.Running() {
+				delete(r.paused, m)
+				m.Kill()
+			}
+		}
+		for _, m := range r.c.Members() {
+			m.Launch()
+		}
 	}
 }
 
@@ -254,7 +275,7 @@ func (r *run) maintain(m *cluster.Member) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	client := m.Client()
-	switch r.rng.IntN(4) {
+	switch r.rng.IntN(5) {
 	case 0:
 		rev := m.Server().Revision()
 		_, _ = client.Compact(ctx, rev-r.rng.Int64N(rev), clientv3.WithCompactPhysical())
@@ -268,6 +289,44 @@ func (r *run) maintain(m *cluster.Member) {
 	case 3:
 		r.quiet()
 		r.fill(m)
+	case 4:
+		r.quiet()
+		r.defragmentAll()
+	}
+}
+
+// defragmentAll asks all members at once. They take turns: at most one is under maintenance.
+func (r *run) defragmentAll() {
+	r.t.Helper()
+	var asked sync.WaitGroup
+	for _, m := range r.up() {
+		client := m.Client()
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+			defer cancel()
+			_, _ = client.Defragment(ctx, m.ClientURL()) // leadership may move meanwhile
+		})
+	}
+	all := make(chan struct{})
+	go func() { asked.Wait(); close(all) }()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for {
+		var at []string
+		for _, m := range r.up() {
+			if m.UnderMaintenance() {
+				at = append(at, m.Name)
+			}
+		}
+		if len(at) > 1 {
+			r.t.Errorf("under maintenance at the same time: %v", at)
+		}
+		r.figures.checks++
+		select {
+		case <-look.C:
+		case <-all:
+			return
+		}
 	}
 }
 
