@@ -338,3 +338,13 @@ func TestWithoutGateway(t *testing.T) {
 		post("/v3/kv/range", `{"key":"Zm9v"}`), post("/v3beta/kv/range", `{}`), post("/v3", `{}`), get("/v3/nothing"), get("/health"),
 	}, "--enable-grpc-gateway=false")
 }
+
+// serves tells whether the member answers HTTP, and has heard of a leader.
+func serves(m *proc.Member) bool {
+	response, err := http.Get(m.ClientURL + "/readyz?exclude=non_learner")
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
