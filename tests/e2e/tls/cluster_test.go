@@ -68,6 +68,7 @@ func (c *secureCluster) endpoints() string {
 }
 
 func TestSecureCluster(t *testing.T) {
+	t.Parallel()
 	c := startSecure(t)
 	alice := c.ca.Issue(t, certs.Spec{CommonName: "alice"})
 	stranger := certs.NewAuthority(t, "stranger")
@@ -102,6 +103,7 @@ func TestSecureCluster(t *testing.T) {
 
 // New certificates and revocations count while the member runs.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	c := startSecure(t)
 	alice, bob := c.ca.Issue(t, certs.Spec{CommonName: "alice"}), c.ca.Issue(t, certs.Spec{CommonName: "bob"})
 	config := c.ca.Client(t, alice)
@@ -131,6 +133,7 @@ func TestRotation(t *testing.T) {
 
 // A member whose certificate has another name than those allowed is not let in by the others, nor is one whose was revoked.
 func TestStrangePeers(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	member := ca.Issue(t, certs.Spec{CommonName: "member", IPs: []string{"127.0.0.1"}})
 	other := ca.Issue(t, certs.Spec{CommonName: "other", IPs: []string{"127.0.0.1"}})

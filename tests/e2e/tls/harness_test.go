@@ -1,4 +1,5 @@
 // Package tls runs members with certificates as real processes, and drives them with etcdctl and upkeepctl.
+// The tests run beside each other, since most of their time they wait.
 package tls
 
 import (

@@ -19,6 +19,7 @@ import (
 
 // Certificates of --auto-tls and --peer-auto-tls, and a restart with the same ones.
 func TestAutoTLS(t *testing.T) {
+	t.Parallel()
 	free := ports.Free(t, 6)
 	var urls, initial []string
 	for i := range 3 {
@@ -58,6 +59,7 @@ func TestAutoTLS(t *testing.T) {
 // The same config file, for etcd and for us: --trusted-ca-file alone asks clients for a certificate, and the ports for
 // HTTP and metrics have TLS too.
 func TestConfigFile(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	own := ca.Issue(t, certs.Spec{CommonName: "server", IPs: []string{"127.0.0.1"}})
 	alice := ca.Issue(t, certs.Spec{CommonName: "alice"})
@@ -131,6 +133,7 @@ cipher-suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
 
 // What etcd refuses to start with is refused here, and ours says which flag is at fault and writes nothing.
 func TestBadConfigurations(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	own, other := ca.Issue(t, certs.Spec{IPs: []string{"127.0.0.1"}}), ca.Issue(t, certs.Spec{})
 	free := ports.Free(t, 3)
@@ -179,6 +182,7 @@ func TestBadConfigurations(t *testing.T) {
 
 // Hundreds of connections that stop in the middle of their handshake keep nobody else out.
 func TestHalfOpenConnections(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	own := ca.Issue(t, certs.Spec{IPs: []string{"127.0.0.1"}})
 	free := ports.Free(t, 2)

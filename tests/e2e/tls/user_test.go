@@ -20,6 +20,7 @@ var volatile = regexp.MustCompile(`"ts":"[^"]*"|"caller":"[^"]*"|"target":"[^"]*
 // With --client-cert-auth the common name of a client's certificate is its user; with --trusted-ca-file alone it is not.
 // The same commands say the same on etcd and here.
 func TestCommonNameIsUser(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	own := ca.Issue(t, certs.Spec{IPs: []string{"127.0.0.1"}})
 	who := map[string]certs.Pair{}
