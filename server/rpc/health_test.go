@@ -61,8 +61,28 @@ func TestHealthDuringDefragment(t *testing.T) {
 			next(during)
 		}
 		want("meanwhile", during)
+		// A second one, which ends first, does not end that.
+		second := make(chan error, 1)
+		go func() {
+			_, err := pb.NewMaintenanceClient(h.conn).Defragment(h.ctx, &pb.DefragmentRequest{})
+			second <- err
+		}()
+		<-slow.began
+		slow.end <- struct{}{}
+		select {
+		case err := <-second:
+			if err != nil {
+				t.Fatal(err)
+			}
+			second = done
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		want("after one of two", during)
 		close(slow.end)
-		if err := <-done; err != nil {
+		if err := <-second; err != nil {
 			t.Fatal(err)
 		}
 		if stop {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"sync"
 
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -21,6 +22,23 @@ type maintenanceService struct {
 	pb.UnimplementedMaintenanceServer
 	service
 	setHealth func(service string, status healthpb.HealthCheckResponse_ServingStatus)
+
+	defrags struct {
+		sync.Mutex
+		open int // calls; the health is set under the lock, so that it always fits
+	}
+}
+
+// defragmenting counts the call in or, with -1, out, and sets the health where that is wanted.
+func (s *maintenanceService) defragmenting(calls int) {
+	s.defrags.Lock()
+	defer s.defrags.Unlock()
+	s.defrags.open += calls
+	health := healthpb.HealthCheckResponse_SERVING
+	if s.defrags.open > 0 {
+		health = healthpb.HealthCheckResponse_NOT_SERVING
+	}
+	s.setHealth("", health)
 }
 
 // Alarm lists, raises and lowers alarms. Listing is a linearizable read and needs no place in the log.
@@ -98,8 +116,8 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 		return nil, err
 	}
 	if s.opts.NotServingOnDefrag {
-		s.setHealth("", healthpb.HealthCheckResponse_NOT_SERVING)
-		defer s.setHealth("", healthpb.HealthCheckResponse_SERVING)
+		s.defragmenting(1)
+		defer s.defragmenting(-1)
 	}
 	return s.Maintenance.Defragment(ctx)
 }

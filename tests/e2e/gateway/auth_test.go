@@ -26,6 +26,7 @@ func tokenOf(t *testing.T, answer string) string {
 
 // TestAuth: users, roles and tokens by JSON. TOKEN in a header is what the member gave for the last authenticate.
 func TestAuth(t *testing.T) {
+	t.Parallel()
 	put, root := `{"key":"Zm9v","value":"YmFy"}`, "Authorization: TOKEN"
 	table := []request{
 		post("/v3/auth/status", `{}`), post("/v3/auth/enable", ``), post("/v3/auth/authenticate", `{"name":"root","password":"pw"}`),
@@ -90,6 +91,7 @@ func TestAuth(t *testing.T) {
 
 // TestCommonName: where certificates name users, the gateway refuses those who count on it.
 func TestCommonName(t *testing.T) {
+	t.Parallel()
 	ca := certs.NewAuthority(t, "ca")
 	server := ca.Issue(t, certs.Spec{CommonName: "server", IPs: []string{"127.0.0.1"}})
 	clients := map[string]*tls.Config{

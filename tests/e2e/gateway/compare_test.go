@@ -157,6 +157,7 @@ func compare(t *testing.T, table []request, flags ...string) {
 func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
 func TestKV(t *testing.T) {
+	t.Parallel()
 	compare(t, []request{
 		post("/v3/kv/put", `{"key":"Zm9v","value":"YmFy"}`),
 		post("/v3/kv/put", `{"key":"Zm9v","value":"/+8=","prev_kv":true}`),
@@ -211,6 +212,7 @@ func TestKV(t *testing.T) {
 
 // TestRefusals: what the gateway itself has to say.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	table := []request{
 		post("/v3/kv/range", `{`), post("/v3/kv/range", `[]`), post("/v3/kv/range", `"Zm9v"`), post("/v3/kv/range", `Zm9v`),
 		post("/v3/kv/range", `{"key":1}`), post("/v3/kv/range", `{"key":"%"}`), post("/v3/kv/range", `{"key":"Zm9v","limit":"x"}`),
@@ -233,6 +235,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestLeasesMembersMaintenance(t *testing.T) {
+	t.Parallel()
 	compare(t, []request{
 		post("/v3/lease/grant", `{"TTL":"600","ID":"77"}`), post("/v3/lease/grant", `{"TTL":600,"ID":77}`), post("/v3/lease/grant", `{"TTL":-1,"ID":"78"}`),
 		post("/v3/lease/grant", `{"ID":"79"}`), post("/v3/kv/put", `{"key":"Zm9v","lease":"77"}`),
@@ -261,6 +264,7 @@ func TestLeasesMembersMaintenance(t *testing.T) {
 
 // TestHealth: each form of the health checks, in each state that an alarm can bring about.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	var checks []request
 	for _, path := range []string{
 		"/health", "/health?serializable=true", "/health?serializable=TRUE", "/health?exclude=NOSPACE", "/health?exclude=CORRUPT",
@@ -298,6 +302,7 @@ func sortedLines(text string) string {
 
 // TestBrowsers: who may call, and under which name. The text of a refusal is our own.
 func TestBrowsers(t *testing.T) {
+	t.Parallel()
 	var table []request
 	for _, path := range []string{"/version", "/health", "/v3/nothing", "/nothing"} {
 		for _, origin := range []string{"", "http://a.example:80", "http://A.example:80", "http://a.example", "https://b.example:8443", "null"} {
@@ -334,6 +339,7 @@ func headOf(text string) string {
 }
 
 func TestWithoutGateway(t *testing.T) {
+	t.Parallel()
 	compare(t, []request{
 		post("/v3/kv/range", `{"key":"Zm9v"}`), post("/v3beta/kv/range", `{}`), post("/v3", `{}`), get("/v3/nothing"), get("/health"),
 	}, "--enable-grpc-gateway=false")

@@ -14,6 +14,7 @@ import (
 // TestExamples runs the commands in the console blocks of docs/http.md, in order, and compares what they print with what
 // stands below them. UPKEEP_REWRITE=1 writes what they print into the document.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is missing")
 	}

@@ -26,6 +26,7 @@ func answer(t *testing.T, m *proc.Member, r request) map[string]any {
 
 // The paths that etcd does not have.
 func TestOwnPaths(t *testing.T) {
+	t.Parallel()
 	m := proc.Start(t, proc.Build(t, "upkeep"), 1).Members[0]
 	for i := range 50 {
 		answer(t, m, post("/v3/kv/put", fmt.Sprintf(`{"key":"%s","value":"%s"}`, b64(fmt.Sprint("k", i%10)), b64(strings.Repeat("v", 5000)))))
@@ -70,6 +71,7 @@ func TestOwnPaths(t *testing.T) {
 
 // A learner's health, beside that of etcd's learner.
 func TestHealthOfLearner(t *testing.T) {
+	t.Parallel()
 	var learners []*proc.Member
 	for _, program := range []string{proc.Peer(t, "etcd"), proc.Build(t, "upkeep")} {
 		first := proc.Start(t, program, 1).Members[0]
