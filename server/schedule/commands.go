@@ -102,7 +102,7 @@ func (c *change) setPause(p *schedulepb.SetPause) {
 	case p.Paused && c.Paused == nil:
 		c.Paused = &schedulepb.Pause{Reason: p.Reason, Since: c.time}
 		c.event(&schedulepb.Event{Type: schedulepb.Event_PAUSED, Reason: p.Reason})
-		for _, run := range c.Runs {
+		for _, run := range slices.Clone(c.Runs) { // which closing changes
 			if run.State == schedulepb.Run_OPEN {
 				c.closeRun(run, schedulepb.Run_FAILED, "maintenance was paused")
 			}
