@@ -111,7 +111,7 @@ func crashCompact(t *testing.T, b *Backend) {
 // of a defragmentation, and checks what is left each time.
 func TestKilledDuringDefrag(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	rounds := 12
+	rounds := 8
 	if testing.Short() {
 		rounds = 3
 	}

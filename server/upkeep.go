@@ -70,6 +70,8 @@ func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) 
 		BytesCopied:       outcome.Bytes,
 		LongestPauseNanos: outcome.LongestPause,
 		DurationNanos:     outcome.Duration,
+		HashKv:            outcome.Hash,
+		HashRevision:      hashRevisionOf(outcome),
 	}, nil
 }
 
@@ -108,13 +110,21 @@ func (u upkeep) defragment(ctx context.Context, progress func(phase string, done
 	u.logger.Info("finished defragmenting directory", zap.String("dir", u.dir.snap),
 		zap.Int64("size-bytes-before", result.SizeBefore), zap.Int64("size-bytes-after", result.SizeAfter),
 		zap.Duration("longest-pause", result.LongestPause), zap.Duration("took", result.Duration))
-	return &pb.DefragmentResponse{
+	resp := &pb.DefragmentResponse{
 		SizeBefore:        result.SizeBefore,
 		SizeAfter:         result.SizeAfter,
 		BytesCopied:       result.BytesCopied,
 		LongestPauseNanos: int64(result.LongestPause),
 		DurationNanos:     int64(result.Duration),
-	}, nil
+	}
+	shown.report("hash", 0, 0)
+	progress("hash", 0, 0)
+	if h, err := u.store.ReadHashKV(ctx, 0); err != nil {
+		u.logger.Warn("could not read the hash of the defragmented database", zap.Error(err))
+	} else {
+		resp.HashKv, resp.HashRevision = h.Hash, h.HashRevision
+	}
+	return resp, nil
 }
 
 func (u upkeep) Hash(ctx context.Context) (uint32, error) {

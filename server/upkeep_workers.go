@@ -89,6 +89,7 @@ func (s *Server) workDefrag(ctx context.Context, task *schedulepb.Task, report f
 	}
 	return &schedulepb.Outcome{
 		SizeBefore: resp.SizeBefore, SizeAfter: resp.SizeAfter, Bytes: resp.BytesCopied, LongestPause: resp.LongestPauseNanos,
+		Hash: resp.HashKv, Details: []*schedulepb.Parameter{{Name: hashRevision, Value: strconv.FormatInt(resp.HashRevision, 10)}},
 	}, nil
 }
 
@@ -160,4 +161,12 @@ func (s *Server) lower(ctx context.Context, alarm quota.Alarm) error {
 	return s.propose(ctx, &pb.InternalRaftRequest{Alarm: &pb.AlarmRequest{
 		Action: pb.AlarmRequest_DEACTIVATE, MemberID: alarm.Member, Alarm: alarm.Type,
 	}})
+}
+
+// hashRevision names, among the details of an outcome, the revision that its hash is of.
+const hashRevision = "hash-revision"
+
+// hashRevisionOf is 0 if the outcome does not say.
+func hashRevisionOf(o *schedulepb.Outcome) int64 {
+	return mustRevision(maintenance.Parameter(o.Details, hashRevision))
 }

@@ -3660,11 +3660,15 @@ type DefragmentResponse struct {
 	SizeBefore  int64 `protobuf:"varint,1000,opt,name=size_before,json=sizeBefore,proto3" json:"size_before,omitempty"`
 	SizeAfter   int64 `protobuf:"varint,1001,opt,name=size_after,json=sizeAfter,proto3" json:"size_after,omitempty"`
 	BytesCopied int64 `protobuf:"varint,1002,opt,name=bytes_copied,json=bytesCopied,proto3" json:"bytes_copied,omitempty"`
-	// Longest time that the committer was held by the swap.
+	// Longest time that the committer was held, by the swap; requests wait for it only if they fill two batches meanwhile.
 	LongestPauseNanos int64 `protobuf:"varint,1003,opt,name=longest_pause_nanos,json=longestPauseNanos,proto3" json:"longest_pause_nanos,omitempty"`
 	DurationNanos     int64 `protobuf:"varint,1004,opt,name=duration_nanos,json=durationNanos,proto3" json:"duration_nanos,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// HashKV of the new file at a revision, read from it right after the swap, before which all of it was compared with the
+	// old one. Both are 0 if that could not be read.
+	HashKv        uint32 `protobuf:"varint,1005,opt,name=hash_kv,json=hashKv,proto3" json:"hash_kv,omitempty"`
+	HashRevision  int64  `protobuf:"varint,1006,opt,name=hash_revision,json=hashRevision,proto3" json:"hash_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DefragmentResponse) Reset() {
@@ -3735,6 +3739,20 @@ func (x *DefragmentResponse) GetLongestPauseNanos() int64 {
 func (x *DefragmentResponse) GetDurationNanos() int64 {
 	if x != nil {
 		return x.DurationNanos
+	}
+	return 0
+}
+
+func (x *DefragmentResponse) GetHashKv() uint32 {
+	if x != nil {
+		return x.HashKv
+	}
+	return 0
+}
+
+func (x *DefragmentResponse) GetHashRevision() int64 {
+	if x != nil {
+		return x.HashRevision
 	}
 	return 0
 }
@@ -6170,7 +6188,7 @@ const file_proto_etcdserverpb_rpc_proto_rawDesc = "" +
 	"\x15MemberPromoteResponse\x12;\n" +
 	"\x06header\x18\x01 \x01(\v2#.upkeep.etcdserverpb.ResponseHeaderR\x06header\x125\n" +
 	"\amembers\x18\x02 \x03(\v2\x1b.upkeep.etcdserverpb.MemberR\amembers\"\x13\n" +
-	"\x11DefragmentRequest\"\x90\x02\n" +
+	"\x11DefragmentRequest\"\xd0\x02\n" +
 	"\x12DefragmentResponse\x12;\n" +
 	"\x06header\x18\x01 \x01(\v2#.upkeep.etcdserverpb.ResponseHeaderR\x06header\x12 \n" +
 	"\vsize_before\x18\xe8\a \x01(\x03R\n" +
@@ -6179,7 +6197,9 @@ const file_proto_etcdserverpb_rpc_proto_rawDesc = "" +
 	"size_after\x18\xe9\a \x01(\x03R\tsizeAfter\x12\"\n" +
 	"\fbytes_copied\x18\xea\a \x01(\x03R\vbytesCopied\x12/\n" +
 	"\x13longest_pause_nanos\x18\xeb\a \x01(\x03R\x11longestPauseNanos\x12&\n" +
-	"\x0eduration_nanos\x18\xec\a \x01(\x03R\rdurationNanos\"/\n" +
+	"\x0eduration_nanos\x18\xec\a \x01(\x03R\rdurationNanos\x12\x18\n" +
+	"\ahash_kv\x18\xed\a \x01(\rR\x06hashKv\x12$\n" +
+	"\rhash_revision\x18\xee\a \x01(\x03R\fhashRevision\"/\n" +
 	"\x11MoveLeaderRequest\x12\x1a\n" +
 	"\btargetID\x18\x01 \x01(\x04R\btargetID\"Q\n" +
 	"\x12MoveLeaderResponse\x12;\n" +

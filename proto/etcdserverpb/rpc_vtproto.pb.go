@@ -3190,6 +3190,20 @@ func (m *DefragmentResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.HashRevision != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.HashRevision))
+		i--
+		dAtA[i] = 0x3e
+		i--
+		dAtA[i] = 0xf0
+	}
+	if m.HashKv != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.HashKv))
+		i--
+		dAtA[i] = 0x3e
+		i--
+		dAtA[i] = 0xe8
+	}
 	if m.DurationNanos != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DurationNanos))
 		i--
@@ -6580,6 +6594,12 @@ func (m *DefragmentResponse) SizeVT() (n int) {
 	}
 	if m.DurationNanos != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.DurationNanos))
+	}
+	if m.HashKv != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.HashKv))
+	}
+	if m.HashRevision != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.HashRevision))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -14108,6 +14128,44 @@ func (m *DefragmentResponse) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.DurationNanos |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 1005:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field HashKv", wireType)
+			}
+			m.HashKv = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.HashKv |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 1006:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field HashRevision", wireType)
+			}
+			m.HashRevision = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.HashRevision |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -25443,6 +25501,44 @@ func (m *DefragmentResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.DurationNanos |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 1005:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field HashKv", wireType)
+			}
+			m.HashKv = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.HashKv |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 1006:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field HashRevision", wireType)
+			}
+			m.HashRevision = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.HashRevision |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
