@@ -206,7 +206,14 @@ func (c *copier) level(source *generation, touched map[touch]struct{}) error {
 	return nil
 }
 
+// write is one piece. bbolt panics over a page that cannot be; of the copy, that is
+// a copy gone wrong and no reason to die.
 func (c *copier) write(source *generation, touched map[touch]struct{}) (moved int, atEnd bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ErrCopyDiffers, r)
+		}
+	}()
 	if err := c.ctx.Err(); err != nil {
 		return 0, false, context.Cause(c.ctx)
 	}

@@ -81,6 +81,11 @@ func (v *verifier) piece() (done bool, err error) {
 	if err := v.level(source, touched); err != nil {
 		return false, err
 	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ErrCopyDiffers, r)
+		}
+	}()
 	err = v.target.View(func(tx *bolt.Tx) error {
 		done, err = v.compare(source.tx, tx)
 		return err
