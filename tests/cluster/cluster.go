@@ -126,14 +126,29 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		c.members = append(c.members, m)
 	}
 	t.Cleanup(c.finish)
-	for _, m := range c.members {
-		m.initial = c.initialCluster()
-		m.start()
-	}
+	c.startAll()
 	for _, m := range c.members {
 		m.WaitReady()
 	}
 	return c
+}
+
+// startAll starts the founders side by side: one that comes up alone asks for votes that nobody hears yet, and waits for
+// another election timeout.
+func (c *Cluster) startAll() {
+	c.t.Helper()
+	errs := make([]error, len(c.members))
+	var starts sync.WaitGroup
+	for i, m := range c.members {
+		m.initial = c.initialCluster()
+		starts.Go(func() { errs[i] = m.tryStart() })
+	}
+	starts.Wait()
+	for i, err := range errs {
+		if err != nil {
+			c.t.Fatalf("cluster: starting %s: %v", c.members[i].Name, err)
+		}
+	}
 }
 
 // Founders are the names and peer URLs of the members that Start founds a cluster of n with, so that data directories
