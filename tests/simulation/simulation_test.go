@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/tests/cluster"
@@ -73,6 +74,7 @@ func TestSimulation(t *testing.T) {
 	}
 	var sum figures
 	var mu sync.Mutex
+	late := realTimer(t, length)
 	for end := time.Now().Add(length); sum.runs == 0 || !only && time.Now().Before(end); seed += parallel {
 		// A batch at a time, so that the files of one are removed before the next.
 		t.Run("batch", func(t *testing.T) {
@@ -86,7 +88,7 @@ func TestSimulation(t *testing.T) {
 								t.Logf("to repeat: UPKEEP_TEST_SEED=%d go test ./tests/simulation -count=20", seed)
 							}
 						})
-						r := simulate(t, seed, long)
+						r := simulate(t, seed, long, late)
 						mu.Lock()
 						defer mu.Unlock()
 						sum.add(r.figures)
@@ -104,11 +106,24 @@ func TestSimulation(t *testing.T) {
 // parallel is how many runs go on at the same time; they wait for the disk now and then.
 const parallel = 3
 
-// simulate is one run.
+// realTimer tells when so much real time has passed, also inside of a bubble.
+func realTimer(t *testing.T, length time.Duration) (late func() bool) {
+	now := func() time.Duration {
+		var ts unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+			t.Error(err)
+		}
+		return time.Duration(ts.Nano())
+	}
+	end := now() + length
+	return func() bool { return now() > end }
+}
+
+// simulate is one run. One that is late ends after the step under way, with all checks of an end.
 //
 // A heartbeat is what simulating costs, and elections and requests take some of them. So all times are in heartbeats, and
 // with slow ones a day is as quick as an hour.
-func simulate(t *testing.T, seed uint64, long bool) *run {
+func simulate(t *testing.T, seed uint64, long bool, late func() bool) *run {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	heartbeat := []time.Duration{200 * time.Millisecond, time.Second, time.Second, 5 * time.Second, 5 * time.Second}[rng.IntN(5)]
 	length := 600 * heartbeat
@@ -128,7 +143,7 @@ func simulate(t *testing.T, seed uint64, long bool) *run {
 	r.useClients()
 	r.startWatchers(seed, heartbeat)
 	start := time.Now()
-	for time.Since(start) < length {
+	for time.Since(start) < length && !late() {
 		time.Sleep(time.Duration(rng.Int64N(int64(200 * heartbeat))))
 		r.step()
 		r.check()
