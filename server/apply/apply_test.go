@@ -176,3 +176,22 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("samples: %q", got)
 	}
 }
+
+// A state that is received brings its users along.
+func TestRestoreBringsUsers(t *testing.T) {
+	sent := filepath.Join(t.TempDir(), "db")
+	from := newMachine(t, sent)
+	from.apply(&pb.InternalRaftRequest{AuthUserAdd: &pb.AuthUserAddRequest{Name: "ann"}})
+	from.Store.Close()
+	if err := from.Backend.Close(); err != nil {
+		t.Fatal(err)
+	}
+	to := newMachine(t, filepath.Join(t.TempDir(), "db"))
+	to.apply(&pb.InternalRaftRequest{AuthUserAdd: &pb.AuthUserAddRequest{Name: "bob"}})
+	if err := to.Restore(sent, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if users := to.Auth.UserList(); len(users) != 1 || users[0] != "ann" {
+		t.Fatalf("users after the transfer: %v", users)
+	}
+}

@@ -14,8 +14,8 @@ const DefaultBcryptCost = bcrypt.DefaultCost
 // ValidBcryptCost tells whether cost is one that bcrypt knows.
 func ValidBcryptCost(cost int) bool { return cost >= bcrypt.MinCost && cost <= bcrypt.MaxCost }
 
-// passwordsAtOnce leaves processors to the rest of the server, however many clients send passwords.
-func passwordsAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+// passwordsAtOnce leaves a processor to the rest of the server, however many clients send passwords.
+func passwordsAtOnce() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // Hash returns a password as commands carry it: bcrypt's text in base64. The salt is random, so this is done once, before
 // the command is proposed.

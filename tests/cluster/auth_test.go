@@ -184,10 +184,10 @@ func TestLeasesOfUsers(t *testing.T) {
 	})
 }
 
-// A member that was away while users changed gets them with the rest of the state.
-func TestUsersAreTransferred(t *testing.T) {
+// A member that was away while users changed knows them when it has caught up.
+func TestUsersOfAMemberThatWasAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cheapPasswords(), shortLog())
+		c := cluster.Start(t, cheapPasswords())
 		enableUsers(t, c)
 		away := c.Follower()
 		stale := login(t, away, "ann", "apw")
@@ -199,13 +199,6 @@ func TestUsersAreTransferred(t *testing.T) {
 		}
 		if _, err := leader.Client().UserAdd(root, "bob", "bpw"); err != nil {
 			t.Fatal(err)
-		}
-		for i := range 60 {
-			_, err := plain(leader).Put(root, &pb.PutRequest{Key: fmt.Appendf(nil, "filler%d", i)})
-			wantErr(t, "put", err, nil)
-		}
-		if applied := away.Server().Applied(); applied+40 > leader.Server().Applied() {
-			t.Fatalf("%s is at %d, the leader at %d: no transfer is needed", away.Name, applied, leader.Server().Applied())
 		}
 		c.Heal()
 		c.Wait("the member to catch up", func() bool { return away.Server().Applied() >= leader.Server().Applied() })
