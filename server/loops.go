@@ -34,7 +34,7 @@ func (s *Server) startLoops() {
 	s.background.Go(func() { <-s.stopping; cancel() })
 	for _, loop := range []func(context.Context){
 		s.publish, s.followLeadership, s.setClusterVersion, s.revokeExpired, s.checkpointLeases, s.raiseQuotaAlarm,
-		s.purgeFiles, s.watchNode, s.watchBackend,
+		s.purgeFiles, s.sampleRevisions, s.watchNode, s.watchBackend,
 	} {
 		s.background.Go(func() { loop(ctx) })
 	}

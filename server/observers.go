@@ -97,6 +97,8 @@ func (s *Server) observeLevels() {
 		MaintenancePaused:  func() bool { return s.schedule.Now().Paused != nil },
 		MaintenanceWaiting: func() int64 { return int64(len(s.schedule.Now().Waiting)) },
 		MaintenanceRuns:    s.openRuns,
+		BackupTime:         s.lastBackup,
+		BackupAge:          s.lastBackupAge,
 		PaceShare:          func() float64 { return s.governor.Stats().Share },
 		PacePiece:          func() float64 { return s.governor.Stats().Piece.Seconds() },
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
 	"github.com/upkeep-kv/upkeep/server/apply"
 	"github.com/upkeep-kv/upkeep/server/auth"
+	"github.com/upkeep-kv/upkeep/server/backups"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/gateway"
 	"github.com/upkeep-kv/upkeep/server/integrity"
@@ -79,6 +80,9 @@ type Server struct {
 	cluster   *member.Cluster
 	timeline  *apply.Timeline
 	schedule  *schedule.State
+
+	backups       *backups.Worker
+	revisionClock *backups.Clock
 	machine   *apply.Machine
 	limit     quota.Limit
 	tokens    auth.Tokens
@@ -196,6 +200,9 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	if err := s.startNode(log, opts); err != nil {
+		return err
+	}
+	if err := s.openBackups(); err != nil {
 		return err
 	}
 	s.observeLevels()

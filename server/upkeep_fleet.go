@@ -93,6 +93,12 @@ func (f fleet) Flags() *schedulepb.Policy {
 			Enabled: u.Defrag, Rule: u.DefragRule, MinInterval: int64(u.DefragMinInterval), Window: u.Window,
 			MoveLeader: u.DefragMoveLeader, CompactFirst: u.DefragCompactFirst,
 		},
+		Backup: &schedulepb.BackupPolicy{
+			Enabled: u.BackupTo != "", Destination: u.BackupTo, Window: u.BackupWindow, Compress: u.BackupCompress,
+			FullInterval: int64(u.BackupFullInterval), IncrementalInterval: int64(u.BackupIncrementalInterval),
+			KeepCount: int32(u.BackupKeepCount), KeepAge: int64(u.BackupKeepAge), KeepBytes: u.BackupKeepBytes,
+			SkipVerify: !u.BackupVerify,
+		},
 		Recover:   &schedulepb.RecoverPolicy{AutoRecoverNospace: u.RecoverNoSpace, KeepRevisions: u.RecoverKeepRevisions},
 		Integrity: &schedulepb.IntegrityPolicy{Enabled: u.CheckInterval > 0, Interval: int64(u.CheckInterval)},
 		Settle:    int64(u.Settle),

@@ -257,6 +257,9 @@ func policySummary(p *schedulepb.Policy) string {
 			summary += ", " + d.Window
 		}
 	}
+	if b := p.GetBackup(); b.GetEnabled() {
+		summary += "; backups to " + b.Destination
+	}
 	if p.GetRecover().GetAutoRecoverNospace() {
 		summary += "; recover from NOSPACE"
 	}
@@ -272,6 +275,9 @@ func (o operations) tryPolicy(p *schedulepb.Policy, members []*schedulepb.Figure
 	}
 	if _, err := window.Parse(d.GetWindow()); err != nil {
 		return nil, bad("%s", err)
+	}
+	if err := checkBackupPolicy(p.GetBackup()); err != nil {
+		return nil, err
 	}
 	switch {
 	case d.GetMinInterval() < 0:

@@ -32,6 +32,7 @@ func (s *Server) upkeepJobs() []upkeepJob {
 		{kind: schedulepb.Kind_DEFRAG, worker: s.workDefrag, planner: maintenance.DefragPlanner{}},
 		{kind: schedulepb.Kind_CHECK, worker: s.workCheck, planner: maintenance.CheckPlanner{}},
 		{kind: schedulepb.Kind_REBUILD, worker: s.workRebuild, planner: maintenance.RebuildPlanner{}},
+		{kind: schedulepb.Kind_BACKUP, worker: s.backups.Run, planner: maintenance.BackupPlanner{}},
 		{kind: schedulepb.Kind_COMPACT, worker: s.workCompact},
 		{kind: schedulepb.Kind_MOVE_LEADER, worker: s.workMoveLeader},
 	}

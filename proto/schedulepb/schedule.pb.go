@@ -1054,8 +1054,10 @@ type BackupPolicy struct {
 	KeepBytes           int64                  `protobuf:"varint,7,opt,name=keep_bytes,json=keepBytes,proto3" json:"keep_bytes,omitempty"`
 	Compress            bool                   `protobuf:"varint,8,opt,name=compress,proto3" json:"compress,omitempty"`
 	Window              string                 `protobuf:"bytes,9,opt,name=window,proto3" json:"window,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Do not restore what was taken to see whether it can be.
+	SkipVerify    bool `protobuf:"varint,10,opt,name=skip_verify,json=skipVerify,proto3" json:"skip_verify,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BackupPolicy) Reset() {
@@ -1149,6 +1151,13 @@ func (x *BackupPolicy) GetWindow() string {
 		return x.Window
 	}
 	return ""
+}
+
+func (x *BackupPolicy) GetSkipVerify() bool {
+	if x != nil {
+		return x.SkipVerify
+	}
+	return false
 }
 
 type IntegrityPolicy struct {
@@ -2445,7 +2454,7 @@ const file_proto_schedulepb_schedule_proto_rawDesc = "" +
 	"\x06window\x18\x04 \x01(\tR\x06window\x12\x1f\n" +
 	"\vmove_leader\x18\x05 \x01(\bR\n" +
 	"moveLeader\x12#\n" +
-	"\rcompact_first\x18\x06 \x01(\bR\fcompactFirst\"\xaf\x02\n" +
+	"\rcompact_first\x18\x06 \x01(\bR\fcompactFirst\"\xd0\x02\n" +
 	"\fBackupPolicy\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12#\n" +
@@ -2457,7 +2466,10 @@ const file_proto_schedulepb_schedule_proto_rawDesc = "" +
 	"\n" +
 	"keep_bytes\x18\a \x01(\x03R\tkeepBytes\x12\x1a\n" +
 	"\bcompress\x18\b \x01(\bR\bcompress\x12\x16\n" +
-	"\x06window\x18\t \x01(\tR\x06window\"G\n" +
+	"\x06window\x18\t \x01(\tR\x06window\x12\x1f\n" +
+	"\vskip_verify\x18\n" +
+	" \x01(\bR\n" +
+	"skipVerify\"G\n" +
 	"\x0fIntegrityPolicy\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\x03R\binterval\"h\n" +

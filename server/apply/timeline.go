@@ -67,6 +67,13 @@ func (t *Timeline) Before(at time.Time) (rev int64, when time.Time, ok bool) {
 	return 0, time.Time{}, false
 }
 
+// After returns the samples of revisions above rev.
+func (t *Timeline) After(rev int64) []Sample {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.DeleteFunc(slices.Clone(t.mu.samples), func(s Sample) bool { return s.Revision <= rev })
+}
+
 // Last returns the time of the newest sample, zero where there is none.
 func (t *Timeline) Last() time.Time {
 	t.mu.RLock()

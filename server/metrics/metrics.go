@@ -26,6 +26,7 @@ type Metrics struct {
 	grpcMetrics
 	upkeepMetrics
 	maintenanceMetrics
+	backupMetrics
 }
 
 // New registers every metric that is there from the start. extensive adds what --metrics=extensive adds.
@@ -41,6 +42,7 @@ func New(registry *prometheus.Registry, extensive bool) *Metrics {
 	m.grpcMetrics.register(r, extensive)
 	m.upkeepMetrics.register(r)
 	m.maintenanceMetrics.register(r)
+	m.backupMetrics.register(r)
 	registerProcess(r)
 	return m
 }

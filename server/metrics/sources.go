@@ -14,6 +14,7 @@ type Sources struct {
 	Leases                                 func() int64
 	PaceShare, PacePiece                   func() float64 // of the time; in seconds
 	AuthRevision                           func() uint64
+	BackupTime, BackupAge                  func() float64 // of the cluster's newest backup
 
 	MaintenancePaused                   func() bool
 	MaintenanceWaiting, MaintenanceRuns func() int64
@@ -61,6 +62,8 @@ func (m *Metrics) Observe(s Sources) {
 	}
 	fraction("upkeep_pace_share", "Share of the time that maintenance may work in, by what requests feel.", s.PaceShare)
 	fraction("upkeep_pace_piece_seconds", "How long a piece of maintenance may last, by what requests feel.", s.PacePiece)
+	fraction("upkeep_backup_last_timestamp_seconds", "When the cluster's newest backup was taken, by whichever member; 0 if none is known.", s.BackupTime)
+	fraction("upkeep_backup_last_age_seconds", "How old that is; +Inf if there is none, 0 where no backups are to be taken.", s.BackupAge)
 	level("upkeep_lease_total", "Leases.", s.Leases)
 	index("etcd_debugging_auth_revision", "Revision of users and roles.", s.AuthRevision)
 	truth("upkeep_maintenance_paused", "Whether maintenance is paused.", s.MaintenancePaused)
