@@ -59,6 +59,9 @@ type Entry struct {
 type Result struct {
 	Value any
 	Err   error
+	// Barrier: the log up to this entry can be applied by nobody else any more. Members that do not have it are sent the
+	// state.
+	Barrier bool
 }
 
 // FatalError in a Result is no refusal: the state machine found itself broken, which other members are not. The node stops
@@ -149,7 +152,9 @@ type Config struct {
 	// Recovered.Snapshot.
 	ConfState *raftpb.ConfState
 	// Applied is the index that the state machine holds durably; replay starts behind it.
-	Applied      uint64
+	Applied uint64
+	// Barrier is the index of the newest entry that gave a Result with Barrier, 0 for none.
+	Barrier      uint64
 	StateMachine StateMachine
 	Transport    Transport
 

@@ -114,6 +114,9 @@ func (a *applier) normal(e *raftpb.Entry) error {
 	}
 	a.published(e.GetIndex(), e.GetTerm(), nil)
 	for i, c := range commands {
+		if results[i].Barrier {
+			a.queues.calls.put(func() { a.state.barrier = max(a.state.barrier, e.GetIndex()) })
+		}
 		a.answer(commandID(c), results[i])
 	}
 	clear(commands)

@@ -159,6 +159,21 @@ func (s *logStore) reset(index, term uint64, conf *raftpb.ConfState) {
 	s.applied, s.appliedTerm, s.conf = index, term, conf
 }
 
+// cut drops the entries up to index, if there are any.
+func (s *logStore) cut(index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	term, err := s.termLocked(index)
+	if err != nil || index <= s.base {
+		return
+	}
+	for _, e := range s.ents[:index-s.base] {
+		s.bytes -= entrySize(e)
+	}
+	s.ents = append([]*raftpb.Entry(nil), s.ents[index-s.base:]...)
+	s.base, s.baseTerm = index, term
+}
+
 // publish records how far the state machine has come; a nil conf means that it is as before.
 func (s *logStore) publish(applied, term uint64, conf *raftpb.ConfState) {
 	s.mu.Lock()

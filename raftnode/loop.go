@@ -50,6 +50,7 @@ type loopState struct {
 	lastHeartbeat time.Time
 	removedTicks  int
 	hold          *hold // of a rebuild; nil if there is none
+	barrier       uint64
 
 	// Buffers that are reused.
 	events []localEvent
@@ -69,6 +70,7 @@ func (n *Node) initLoopState() {
 	s.term = n.store.initialState.GetTerm()
 	s.conf = []confAt{{n.cfg.Applied, n.store.initialConf}}
 	s.recordedIndex = n.cfg.Recovered.Snapshot.GetIndex()
+	s.barrier = n.cfg.Barrier
 	s.installs = make(map[uint64]*install)
 	if n.cfg.InitialElectionTickAdvance {
 		// Stay short of a timeout, so that a leader has two heartbeats' time to be heard.
@@ -151,6 +153,7 @@ func (n *Node) takeLocal() {
 			}
 		}
 	}
+	n.cutLog()
 }
 
 func (n *Node) step(m *raftpb.Message) {

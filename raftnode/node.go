@@ -193,6 +193,9 @@ func newLogStore(cfg Config) (*logStore, error) {
 	if err := s.append(rec.Entries); err != nil {
 		return nil, err
 	}
+	if cfg.Barrier <= cfg.Applied {
+		s.cut(cfg.Barrier)
+	}
 	// A commit index is not synced by itself, so what was applied may be ahead of it.
 	s.initialState = &raftpb.HardState{
 		Term:   new(rec.HardState.GetTerm()),

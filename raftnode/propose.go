@@ -28,6 +28,7 @@ type proposal struct {
 	id        uint64
 	data      []byte
 	confEntry bool
+	alone     bool // shares its entry with nothing else
 	start     time.Time
 	deadline  time.Time
 	outcome   chan outcome // capacity 1; written once, by whoever took the proposal out of waiters
@@ -65,6 +66,7 @@ func (n *Node) Propose(ctx context.Context, req *pb.InternalRaftRequest) (Result
 	}
 	defer n.pendingBytes.Add(-int64(len(data)))
 	p := n.newProposal(req.Header.ID, data)
+	p.alone = req.OnlineRestore != nil
 	n.waiters.add(p)
 	n.queues.proposals.put(p)
 	return n.await(ctx, p)
@@ -198,7 +200,7 @@ func (n *Node) gather() (ents []*raftpb.Entry, used int, commands []int) {
 			if p.gone.Load() {
 				continue
 			}
-			if len(group) > 0 && (!n.cfg.Coalesce || size+len(p.data) > coalesceBytes) {
+			if len(group) > 0 && (!n.cfg.Coalesce || p.alone || group[0].alone || size+len(p.data) > coalesceBytes) {
 				break
 			}
 			group = append(group, p)

@@ -130,7 +130,7 @@ func (a *applier) rebuild(job *rebuildJob) error {
 	lost := true
 	if err := a.call(func() {
 		confs = slices.Clone(a.state.conf)
-		lost = a.state.hold == nil || a.state.hold.lost || a.state.hold.index > job.index
+		lost = a.state.hold == nil || a.state.hold.lost || a.state.hold.index > job.index || a.state.barrier > job.index
 	}); err != nil {
 		return err
 	}

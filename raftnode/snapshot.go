@@ -92,7 +92,8 @@ func (n *Node) compactLog() {
 	n.store.trim(n.keepForPeers(min(durable, s.raftApplied)), n.cfg.CatchUpEntries, keepLogBytes)
 	appended := n.store.appended()
 	due := durable >= s.recordedIndex+n.cfg.SnapshotEntries ||
-		(durable > s.recordedIndex && appended-s.recordedBytes >= snapshotBytes)
+		(durable > s.recordedIndex && appended-s.recordedBytes >= snapshotBytes) ||
+		(durable >= s.barrier && s.barrier > s.recordedIndex)
 	if s.recording || !due {
 		return
 	}
@@ -109,6 +110,13 @@ func (n *Node) compactLog() {
 	s.recording = true
 	s.recordedBytes = appended
 	n.recordSnapshot(durable, term, s.conf[0].conf)
+}
+
+// cutLog drops the log up to the barrier from memory, so that no member is given it any more.
+func (n *Node) cutLog() {
+	if b := n.state.barrier; b > 0 && n.state.raftApplied >= b {
+		n.store.cut(b)
+	}
 }
 
 // keepForPeers lowers limit to what the slowest member that can be heard still needs, so that one that has just been

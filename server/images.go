@@ -114,6 +114,9 @@ func (p peerService) RequestImage(ctx context.Context, to uint64, name string) (
 }
 
 func (p peerService) ImageArrives(name string, received, size uint64) error {
+	if _, staged := stagedSum(name); staged {
+		return nil
+	}
 	e := p.images.find(name)
 	if e == nil {
 		return errUnwantedImage
@@ -130,6 +133,9 @@ func (p peerService) ImageArrives(name string, received, size uint64) error {
 }
 
 func (p peerService) ImageReceived(name string, index, term uint64, confState *raftpb.ConfState, file string) error {
+	if sum, staged := stagedSum(name); staged {
+		return p.stage(file, sum)
+	}
 	e := p.images.find(name)
 	if e == nil {
 		return errUnwantedImage

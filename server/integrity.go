@@ -51,6 +51,9 @@ func (h histories) Current(ctx context.Context) (int64, error) {
 func (h histories) Members() []integrity.Member {
 	var out []integrity.Member
 	for _, m := range h.cluster.Members() {
+		if !m.Started() && m.ID != h.id {
+			continue // it has no history yet
+		}
 		out = append(out, integrity.Member{ID: m.ID, Name: m.Name})
 	}
 	return out

@@ -315,6 +315,11 @@ func (s *Server) saveSnap(index, term uint64, confState *raftpb.ConfState) error
 // purgeFiles removes raft snapshot files beyond --max-snapshots.
 func (s *Server) purgeFiles(ctx context.Context) {
 	for pause(ctx, purgeInterval) {
+		select {
+		case <-s.ready: // all that was in the log at the start is applied
+			s.dropStaged("", stagedFor)
+		default:
+		}
 		if s.cfg.MaxSnapshots == 0 {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/raftnode/transport"
+	"github.com/upkeep-kv/upkeep/server/apply"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/server/httpapi"
 	"github.com/upkeep-kv/upkeep/server/member"
@@ -58,9 +59,15 @@ func (s *Server) startNode(l *openLog, opts Options) error {
 	if applied > 0 {
 		confState = s.cluster.ConfState()
 	}
+	view := s.backend.View()
+	barrier, err := apply.Barrier(view)
+	view.Close()
+	if err != nil {
+		return s.unusable(err)
+	}
 	s.node, err = raftnode.Start(raftnode.Config{
 		ID: s.id, ClusterID: s.clusterID,
-		WAL: l.wal, Recovered: l.recovered, ConfState: confState, Applied: applied,
+		WAL: l.wal, Recovered: l.recovered, ConfState: confState, Applied: applied, Barrier: barrier,
 		StateMachine: s.machine, Transport: s.transport,
 		TickInterval: s.cfg.HeartbeatInterval, ElectionTicks: s.cfg.ElectionTicks(), PreVote: s.cfg.PreVote,
 		InitialElectionTickAdvance: s.cfg.InitialElectionTickAdvance,

@@ -207,6 +207,8 @@ func requestKind(r *pb.InternalRaftRequest) string {
 		return "ClusterMemberAttrSet"
 	case r.DowngradeInfoSet != nil:
 		return "DowngradeInfoSet"
+	case r.OnlineRestore != nil:
+		return "OnlineRestore"
 	case r.RetentionSample != nil:
 		return "RetentionSample"
 	case r.Maintenance != nil:

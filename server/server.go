@@ -106,6 +106,7 @@ type Server struct {
 
 	quotaAlarm     *quotaAlarm
 	images         images
+	restoring      sync.Mutex   // held by the one online restore that this member conducts
 	restorePause   atomic.Int64 // nanoseconds that the last replacement of the state took
 	committedBytes atomic.Int64 // size of the file at the last commit
 	learner        atomic.Bool
@@ -264,6 +265,7 @@ func (s *Server) loadState() error {
 	s.machine = apply.New(apply.Config{
 		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms, Auth: s.auth,
 		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
+		Staged:   s.dir.staged,
 		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed, restored: s.restorePause.Store},
 	})
 	return nil

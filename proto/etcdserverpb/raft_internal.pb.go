@@ -127,7 +127,9 @@ type InternalRaftRequest struct {
 	// Maps a point in time to the revision current when it is applied. Ours.
 	RetentionSample *RetentionSampleRequest `protobuf:"bytes,20001,opt,name=retention_sample,json=retentionSample,proto3" json:"retention_sample,omitempty"`
 	// Changes the schedule of maintenance. Ours.
-	Maintenance   *schedulepb.Command `protobuf:"bytes,20002,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
+	Maintenance *schedulepb.Command `protobuf:"bytes,20002,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
+	// Puts a staged database in the place of keys and leases. Alone in its entry. Ours.
+	OnlineRestore *OnlineRestoreRequest `protobuf:"bytes,20003,opt,name=online_restore,json=onlineRestore,proto3" json:"online_restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +409,76 @@ func (x *InternalRaftRequest) GetMaintenance() *schedulepb.Command {
 	return nil
 }
 
+func (x *InternalRaftRequest) GetOnlineRestore() *OnlineRestoreRequest {
+	if x != nil {
+		return x.OnlineRestore
+	}
+	return nil
+}
+
+type OnlineRestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the file that every member has staged, in hexadecimal.
+	Sha256 string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// The newest revision that was ever given out in the history that the snapshot is of.
+	NewestRevision int64 `protobuf:"varint,2,opt,name=newest_revision,json=newestRevision,proto3" json:"newest_revision,omitempty"`
+	// Who has the file, by ID. Refused if the members are not exactly these when it is applied.
+	Members       []uint64 `protobuf:"varint,3,rep,packed,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OnlineRestoreRequest) Reset() {
+	*x = OnlineRestoreRequest{}
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OnlineRestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OnlineRestoreRequest) ProtoMessage() {}
+
+func (x *OnlineRestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OnlineRestoreRequest.ProtoReflect.Descriptor instead.
+func (*OnlineRestoreRequest) Descriptor() ([]byte, []int) {
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OnlineRestoreRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *OnlineRestoreRequest) GetNewestRevision() int64 {
+	if x != nil {
+		return x.NewestRevision
+	}
+	return 0
+}
+
+func (x *OnlineRestoreRequest) GetMembers() []uint64 {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 type EmptyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -415,7 +487,7 @@ type EmptyResponse struct {
 
 func (x *EmptyResponse) Reset() {
 	*x = EmptyResponse{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[2]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +499,7 @@ func (x *EmptyResponse) String() string {
 func (*EmptyResponse) ProtoMessage() {}
 
 func (x *EmptyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[2]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +512,7 @@ func (x *EmptyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyResponse.ProtoReflect.Descriptor instead.
 func (*EmptyResponse) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{2}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{3}
 }
 
 type InternalAuthenticateRequest struct {
@@ -455,7 +527,7 @@ type InternalAuthenticateRequest struct {
 
 func (x *InternalAuthenticateRequest) Reset() {
 	*x = InternalAuthenticateRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[3]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +539,7 @@ func (x *InternalAuthenticateRequest) String() string {
 func (*InternalAuthenticateRequest) ProtoMessage() {}
 
 func (x *InternalAuthenticateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[3]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +552,7 @@ func (x *InternalAuthenticateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InternalAuthenticateRequest.ProtoReflect.Descriptor instead.
 func (*InternalAuthenticateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{3}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InternalAuthenticateRequest) GetName() string {
@@ -513,7 +585,7 @@ type ClusterVersionSetRequest struct {
 
 func (x *ClusterVersionSetRequest) Reset() {
 	*x = ClusterVersionSetRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[4]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +597,7 @@ func (x *ClusterVersionSetRequest) String() string {
 func (*ClusterVersionSetRequest) ProtoMessage() {}
 
 func (x *ClusterVersionSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[4]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +610,7 @@ func (x *ClusterVersionSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterVersionSetRequest.ProtoReflect.Descriptor instead.
 func (*ClusterVersionSetRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{4}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClusterVersionSetRequest) GetVer() string {
@@ -558,7 +630,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[5]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +642,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[5]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +655,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{5}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Attributes) GetName() string {
@@ -610,7 +682,7 @@ type ClusterMemberAttrSetRequest struct {
 
 func (x *ClusterMemberAttrSetRequest) Reset() {
 	*x = ClusterMemberAttrSetRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[6]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +694,7 @@ func (x *ClusterMemberAttrSetRequest) String() string {
 func (*ClusterMemberAttrSetRequest) ProtoMessage() {}
 
 func (x *ClusterMemberAttrSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[6]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +707,7 @@ func (x *ClusterMemberAttrSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterMemberAttrSetRequest.ProtoReflect.Descriptor instead.
 func (*ClusterMemberAttrSetRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{6}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClusterMemberAttrSetRequest) GetMember_ID() uint64 {
@@ -662,7 +734,7 @@ type DowngradeInfoSetRequest struct {
 
 func (x *DowngradeInfoSetRequest) Reset() {
 	*x = DowngradeInfoSetRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[7]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +746,7 @@ func (x *DowngradeInfoSetRequest) String() string {
 func (*DowngradeInfoSetRequest) ProtoMessage() {}
 
 func (x *DowngradeInfoSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[7]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +759,7 @@ func (x *DowngradeInfoSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DowngradeInfoSetRequest.ProtoReflect.Descriptor instead.
 func (*DowngradeInfoSetRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{7}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DowngradeInfoSetRequest) GetEnabled() bool {
@@ -713,7 +785,7 @@ type DowngradeVersionTestRequest struct {
 
 func (x *DowngradeVersionTestRequest) Reset() {
 	*x = DowngradeVersionTestRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[8]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +797,7 @@ func (x *DowngradeVersionTestRequest) String() string {
 func (*DowngradeVersionTestRequest) ProtoMessage() {}
 
 func (x *DowngradeVersionTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[8]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +810,7 @@ func (x *DowngradeVersionTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DowngradeVersionTestRequest.ProtoReflect.Descriptor instead.
 func (*DowngradeVersionTestRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{8}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DowngradeVersionTestRequest) GetVer() string {
@@ -762,7 +834,7 @@ type RetentionSampleRequest struct {
 
 func (x *RetentionSampleRequest) Reset() {
 	*x = RetentionSampleRequest{}
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[9]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +846,7 @@ func (x *RetentionSampleRequest) String() string {
 func (*RetentionSampleRequest) ProtoMessage() {}
 
 func (x *RetentionSampleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[9]
+	mi := &file_proto_etcdserverpb_raft_internal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +859,7 @@ func (x *RetentionSampleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetentionSampleRequest.ProtoReflect.Descriptor instead.
 func (*RetentionSampleRequest) Descriptor() ([]byte, []int) {
-	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{9}
+	return file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RetentionSampleRequest) GetTimeUnixNano() int64 {
@@ -812,7 +884,7 @@ const file_proto_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	"\rRequestHeader\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12#\n" +
-	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\x84\x16\n" +
+	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\xd8\x16\n" +
 	"\x13InternalRaftRequest\x12:\n" +
 	"\x06header\x18d \x01(\v2\".upkeep.etcdserverpb.RequestHeaderR\x06header\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x127\n" +
@@ -857,7 +929,12 @@ const file_proto_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	"\x16downgrade_version_test\x18\xacM \x01(\v20.upkeep.etcdserverpb.DowngradeVersionTestRequestR\x14downgradeVersionTest\x12@\n" +
 	"\x05batch\x18\xa0\x9c\x01 \x03(\v2(.upkeep.etcdserverpb.InternalRaftRequestR\x05batch\x12X\n" +
 	"\x10retention_sample\x18\xa1\x9c\x01 \x01(\v2+.upkeep.etcdserverpb.RetentionSampleRequestR\x0fretentionSample\x12>\n" +
-	"\vmaintenance\x18\xa2\x9c\x01 \x01(\v2\x1a.upkeep.schedulepb.CommandR\vmaintenance\"\x0f\n" +
+	"\vmaintenance\x18\xa2\x9c\x01 \x01(\v2\x1a.upkeep.schedulepb.CommandR\vmaintenance\x12R\n" +
+	"\x0eonline_restore\x18\xa3\x9c\x01 \x01(\v2).upkeep.etcdserverpb.OnlineRestoreRequestR\ronlineRestore\"q\n" +
+	"\x14OnlineRestoreRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12'\n" +
+	"\x0fnewest_revision\x18\x02 \x01(\x03R\x0enewestRevision\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\x04R\amembers\"\x0f\n" +
 	"\rEmptyResponse\"p\n" +
 	"\x1bInternalAuthenticateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -894,86 +971,88 @@ func file_proto_etcdserverpb_raft_internal_proto_rawDescGZIP() []byte {
 	return file_proto_etcdserverpb_raft_internal_proto_rawDescData
 }
 
-var file_proto_etcdserverpb_raft_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_proto_etcdserverpb_raft_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_proto_etcdserverpb_raft_internal_proto_goTypes = []any{
 	(*RequestHeader)(nil),                   // 0: upkeep.etcdserverpb.RequestHeader
 	(*InternalRaftRequest)(nil),             // 1: upkeep.etcdserverpb.InternalRaftRequest
-	(*EmptyResponse)(nil),                   // 2: upkeep.etcdserverpb.EmptyResponse
-	(*InternalAuthenticateRequest)(nil),     // 3: upkeep.etcdserverpb.InternalAuthenticateRequest
-	(*ClusterVersionSetRequest)(nil),        // 4: upkeep.etcdserverpb.ClusterVersionSetRequest
-	(*Attributes)(nil),                      // 5: upkeep.etcdserverpb.Attributes
-	(*ClusterMemberAttrSetRequest)(nil),     // 6: upkeep.etcdserverpb.ClusterMemberAttrSetRequest
-	(*DowngradeInfoSetRequest)(nil),         // 7: upkeep.etcdserverpb.DowngradeInfoSetRequest
-	(*DowngradeVersionTestRequest)(nil),     // 8: upkeep.etcdserverpb.DowngradeVersionTestRequest
-	(*RetentionSampleRequest)(nil),          // 9: upkeep.etcdserverpb.RetentionSampleRequest
-	(*RangeRequest)(nil),                    // 10: upkeep.etcdserverpb.RangeRequest
-	(*PutRequest)(nil),                      // 11: upkeep.etcdserverpb.PutRequest
-	(*DeleteRangeRequest)(nil),              // 12: upkeep.etcdserverpb.DeleteRangeRequest
-	(*TxnRequest)(nil),                      // 13: upkeep.etcdserverpb.TxnRequest
-	(*CompactionRequest)(nil),               // 14: upkeep.etcdserverpb.CompactionRequest
-	(*LeaseGrantRequest)(nil),               // 15: upkeep.etcdserverpb.LeaseGrantRequest
-	(*LeaseRevokeRequest)(nil),              // 16: upkeep.etcdserverpb.LeaseRevokeRequest
-	(*AlarmRequest)(nil),                    // 17: upkeep.etcdserverpb.AlarmRequest
-	(*LeaseCheckpointRequest)(nil),          // 18: upkeep.etcdserverpb.LeaseCheckpointRequest
-	(*AuthEnableRequest)(nil),               // 19: upkeep.etcdserverpb.AuthEnableRequest
-	(*AuthDisableRequest)(nil),              // 20: upkeep.etcdserverpb.AuthDisableRequest
-	(*AuthStatusRequest)(nil),               // 21: upkeep.etcdserverpb.AuthStatusRequest
-	(*AuthUserAddRequest)(nil),              // 22: upkeep.etcdserverpb.AuthUserAddRequest
-	(*AuthUserDeleteRequest)(nil),           // 23: upkeep.etcdserverpb.AuthUserDeleteRequest
-	(*AuthUserGetRequest)(nil),              // 24: upkeep.etcdserverpb.AuthUserGetRequest
-	(*AuthUserChangePasswordRequest)(nil),   // 25: upkeep.etcdserverpb.AuthUserChangePasswordRequest
-	(*AuthUserGrantRoleRequest)(nil),        // 26: upkeep.etcdserverpb.AuthUserGrantRoleRequest
-	(*AuthUserRevokeRoleRequest)(nil),       // 27: upkeep.etcdserverpb.AuthUserRevokeRoleRequest
-	(*AuthUserListRequest)(nil),             // 28: upkeep.etcdserverpb.AuthUserListRequest
-	(*AuthRoleListRequest)(nil),             // 29: upkeep.etcdserverpb.AuthRoleListRequest
-	(*AuthRoleAddRequest)(nil),              // 30: upkeep.etcdserverpb.AuthRoleAddRequest
-	(*AuthRoleDeleteRequest)(nil),           // 31: upkeep.etcdserverpb.AuthRoleDeleteRequest
-	(*AuthRoleGetRequest)(nil),              // 32: upkeep.etcdserverpb.AuthRoleGetRequest
-	(*AuthRoleGrantPermissionRequest)(nil),  // 33: upkeep.etcdserverpb.AuthRoleGrantPermissionRequest
-	(*AuthRoleRevokePermissionRequest)(nil), // 34: upkeep.etcdserverpb.AuthRoleRevokePermissionRequest
-	(*schedulepb.Command)(nil),              // 35: upkeep.schedulepb.Command
+	(*OnlineRestoreRequest)(nil),            // 2: upkeep.etcdserverpb.OnlineRestoreRequest
+	(*EmptyResponse)(nil),                   // 3: upkeep.etcdserverpb.EmptyResponse
+	(*InternalAuthenticateRequest)(nil),     // 4: upkeep.etcdserverpb.InternalAuthenticateRequest
+	(*ClusterVersionSetRequest)(nil),        // 5: upkeep.etcdserverpb.ClusterVersionSetRequest
+	(*Attributes)(nil),                      // 6: upkeep.etcdserverpb.Attributes
+	(*ClusterMemberAttrSetRequest)(nil),     // 7: upkeep.etcdserverpb.ClusterMemberAttrSetRequest
+	(*DowngradeInfoSetRequest)(nil),         // 8: upkeep.etcdserverpb.DowngradeInfoSetRequest
+	(*DowngradeVersionTestRequest)(nil),     // 9: upkeep.etcdserverpb.DowngradeVersionTestRequest
+	(*RetentionSampleRequest)(nil),          // 10: upkeep.etcdserverpb.RetentionSampleRequest
+	(*RangeRequest)(nil),                    // 11: upkeep.etcdserverpb.RangeRequest
+	(*PutRequest)(nil),                      // 12: upkeep.etcdserverpb.PutRequest
+	(*DeleteRangeRequest)(nil),              // 13: upkeep.etcdserverpb.DeleteRangeRequest
+	(*TxnRequest)(nil),                      // 14: upkeep.etcdserverpb.TxnRequest
+	(*CompactionRequest)(nil),               // 15: upkeep.etcdserverpb.CompactionRequest
+	(*LeaseGrantRequest)(nil),               // 16: upkeep.etcdserverpb.LeaseGrantRequest
+	(*LeaseRevokeRequest)(nil),              // 17: upkeep.etcdserverpb.LeaseRevokeRequest
+	(*AlarmRequest)(nil),                    // 18: upkeep.etcdserverpb.AlarmRequest
+	(*LeaseCheckpointRequest)(nil),          // 19: upkeep.etcdserverpb.LeaseCheckpointRequest
+	(*AuthEnableRequest)(nil),               // 20: upkeep.etcdserverpb.AuthEnableRequest
+	(*AuthDisableRequest)(nil),              // 21: upkeep.etcdserverpb.AuthDisableRequest
+	(*AuthStatusRequest)(nil),               // 22: upkeep.etcdserverpb.AuthStatusRequest
+	(*AuthUserAddRequest)(nil),              // 23: upkeep.etcdserverpb.AuthUserAddRequest
+	(*AuthUserDeleteRequest)(nil),           // 24: upkeep.etcdserverpb.AuthUserDeleteRequest
+	(*AuthUserGetRequest)(nil),              // 25: upkeep.etcdserverpb.AuthUserGetRequest
+	(*AuthUserChangePasswordRequest)(nil),   // 26: upkeep.etcdserverpb.AuthUserChangePasswordRequest
+	(*AuthUserGrantRoleRequest)(nil),        // 27: upkeep.etcdserverpb.AuthUserGrantRoleRequest
+	(*AuthUserRevokeRoleRequest)(nil),       // 28: upkeep.etcdserverpb.AuthUserRevokeRoleRequest
+	(*AuthUserListRequest)(nil),             // 29: upkeep.etcdserverpb.AuthUserListRequest
+	(*AuthRoleListRequest)(nil),             // 30: upkeep.etcdserverpb.AuthRoleListRequest
+	(*AuthRoleAddRequest)(nil),              // 31: upkeep.etcdserverpb.AuthRoleAddRequest
+	(*AuthRoleDeleteRequest)(nil),           // 32: upkeep.etcdserverpb.AuthRoleDeleteRequest
+	(*AuthRoleGetRequest)(nil),              // 33: upkeep.etcdserverpb.AuthRoleGetRequest
+	(*AuthRoleGrantPermissionRequest)(nil),  // 34: upkeep.etcdserverpb.AuthRoleGrantPermissionRequest
+	(*AuthRoleRevokePermissionRequest)(nil), // 35: upkeep.etcdserverpb.AuthRoleRevokePermissionRequest
+	(*schedulepb.Command)(nil),              // 36: upkeep.schedulepb.Command
 }
 var file_proto_etcdserverpb_raft_internal_proto_depIdxs = []int32{
 	0,  // 0: upkeep.etcdserverpb.InternalRaftRequest.header:type_name -> upkeep.etcdserverpb.RequestHeader
-	10, // 1: upkeep.etcdserverpb.InternalRaftRequest.range:type_name -> upkeep.etcdserverpb.RangeRequest
-	11, // 2: upkeep.etcdserverpb.InternalRaftRequest.put:type_name -> upkeep.etcdserverpb.PutRequest
-	12, // 3: upkeep.etcdserverpb.InternalRaftRequest.delete_range:type_name -> upkeep.etcdserverpb.DeleteRangeRequest
-	13, // 4: upkeep.etcdserverpb.InternalRaftRequest.txn:type_name -> upkeep.etcdserverpb.TxnRequest
-	14, // 5: upkeep.etcdserverpb.InternalRaftRequest.compaction:type_name -> upkeep.etcdserverpb.CompactionRequest
-	15, // 6: upkeep.etcdserverpb.InternalRaftRequest.lease_grant:type_name -> upkeep.etcdserverpb.LeaseGrantRequest
-	16, // 7: upkeep.etcdserverpb.InternalRaftRequest.lease_revoke:type_name -> upkeep.etcdserverpb.LeaseRevokeRequest
-	17, // 8: upkeep.etcdserverpb.InternalRaftRequest.alarm:type_name -> upkeep.etcdserverpb.AlarmRequest
-	18, // 9: upkeep.etcdserverpb.InternalRaftRequest.lease_checkpoint:type_name -> upkeep.etcdserverpb.LeaseCheckpointRequest
-	19, // 10: upkeep.etcdserverpb.InternalRaftRequest.auth_enable:type_name -> upkeep.etcdserverpb.AuthEnableRequest
-	20, // 11: upkeep.etcdserverpb.InternalRaftRequest.auth_disable:type_name -> upkeep.etcdserverpb.AuthDisableRequest
-	3,  // 12: upkeep.etcdserverpb.InternalRaftRequest.authenticate:type_name -> upkeep.etcdserverpb.InternalAuthenticateRequest
-	21, // 13: upkeep.etcdserverpb.InternalRaftRequest.auth_status:type_name -> upkeep.etcdserverpb.AuthStatusRequest
-	22, // 14: upkeep.etcdserverpb.InternalRaftRequest.auth_user_add:type_name -> upkeep.etcdserverpb.AuthUserAddRequest
-	23, // 15: upkeep.etcdserverpb.InternalRaftRequest.auth_user_delete:type_name -> upkeep.etcdserverpb.AuthUserDeleteRequest
-	24, // 16: upkeep.etcdserverpb.InternalRaftRequest.auth_user_get:type_name -> upkeep.etcdserverpb.AuthUserGetRequest
-	25, // 17: upkeep.etcdserverpb.InternalRaftRequest.auth_user_change_password:type_name -> upkeep.etcdserverpb.AuthUserChangePasswordRequest
-	26, // 18: upkeep.etcdserverpb.InternalRaftRequest.auth_user_grant_role:type_name -> upkeep.etcdserverpb.AuthUserGrantRoleRequest
-	27, // 19: upkeep.etcdserverpb.InternalRaftRequest.auth_user_revoke_role:type_name -> upkeep.etcdserverpb.AuthUserRevokeRoleRequest
-	28, // 20: upkeep.etcdserverpb.InternalRaftRequest.auth_user_list:type_name -> upkeep.etcdserverpb.AuthUserListRequest
-	29, // 21: upkeep.etcdserverpb.InternalRaftRequest.auth_role_list:type_name -> upkeep.etcdserverpb.AuthRoleListRequest
-	30, // 22: upkeep.etcdserverpb.InternalRaftRequest.auth_role_add:type_name -> upkeep.etcdserverpb.AuthRoleAddRequest
-	31, // 23: upkeep.etcdserverpb.InternalRaftRequest.auth_role_delete:type_name -> upkeep.etcdserverpb.AuthRoleDeleteRequest
-	32, // 24: upkeep.etcdserverpb.InternalRaftRequest.auth_role_get:type_name -> upkeep.etcdserverpb.AuthRoleGetRequest
-	33, // 25: upkeep.etcdserverpb.InternalRaftRequest.auth_role_grant_permission:type_name -> upkeep.etcdserverpb.AuthRoleGrantPermissionRequest
-	34, // 26: upkeep.etcdserverpb.InternalRaftRequest.auth_role_revoke_permission:type_name -> upkeep.etcdserverpb.AuthRoleRevokePermissionRequest
-	4,  // 27: upkeep.etcdserverpb.InternalRaftRequest.cluster_version_set:type_name -> upkeep.etcdserverpb.ClusterVersionSetRequest
-	6,  // 28: upkeep.etcdserverpb.InternalRaftRequest.cluster_member_attr_set:type_name -> upkeep.etcdserverpb.ClusterMemberAttrSetRequest
-	7,  // 29: upkeep.etcdserverpb.InternalRaftRequest.downgrade_info_set:type_name -> upkeep.etcdserverpb.DowngradeInfoSetRequest
-	8,  // 30: upkeep.etcdserverpb.InternalRaftRequest.downgrade_version_test:type_name -> upkeep.etcdserverpb.DowngradeVersionTestRequest
+	11, // 1: upkeep.etcdserverpb.InternalRaftRequest.range:type_name -> upkeep.etcdserverpb.RangeRequest
+	12, // 2: upkeep.etcdserverpb.InternalRaftRequest.put:type_name -> upkeep.etcdserverpb.PutRequest
+	13, // 3: upkeep.etcdserverpb.InternalRaftRequest.delete_range:type_name -> upkeep.etcdserverpb.DeleteRangeRequest
+	14, // 4: upkeep.etcdserverpb.InternalRaftRequest.txn:type_name -> upkeep.etcdserverpb.TxnRequest
+	15, // 5: upkeep.etcdserverpb.InternalRaftRequest.compaction:type_name -> upkeep.etcdserverpb.CompactionRequest
+	16, // 6: upkeep.etcdserverpb.InternalRaftRequest.lease_grant:type_name -> upkeep.etcdserverpb.LeaseGrantRequest
+	17, // 7: upkeep.etcdserverpb.InternalRaftRequest.lease_revoke:type_name -> upkeep.etcdserverpb.LeaseRevokeRequest
+	18, // 8: upkeep.etcdserverpb.InternalRaftRequest.alarm:type_name -> upkeep.etcdserverpb.AlarmRequest
+	19, // 9: upkeep.etcdserverpb.InternalRaftRequest.lease_checkpoint:type_name -> upkeep.etcdserverpb.LeaseCheckpointRequest
+	20, // 10: upkeep.etcdserverpb.InternalRaftRequest.auth_enable:type_name -> upkeep.etcdserverpb.AuthEnableRequest
+	21, // 11: upkeep.etcdserverpb.InternalRaftRequest.auth_disable:type_name -> upkeep.etcdserverpb.AuthDisableRequest
+	4,  // 12: upkeep.etcdserverpb.InternalRaftRequest.authenticate:type_name -> upkeep.etcdserverpb.InternalAuthenticateRequest
+	22, // 13: upkeep.etcdserverpb.InternalRaftRequest.auth_status:type_name -> upkeep.etcdserverpb.AuthStatusRequest
+	23, // 14: upkeep.etcdserverpb.InternalRaftRequest.auth_user_add:type_name -> upkeep.etcdserverpb.AuthUserAddRequest
+	24, // 15: upkeep.etcdserverpb.InternalRaftRequest.auth_user_delete:type_name -> upkeep.etcdserverpb.AuthUserDeleteRequest
+	25, // 16: upkeep.etcdserverpb.InternalRaftRequest.auth_user_get:type_name -> upkeep.etcdserverpb.AuthUserGetRequest
+	26, // 17: upkeep.etcdserverpb.InternalRaftRequest.auth_user_change_password:type_name -> upkeep.etcdserverpb.AuthUserChangePasswordRequest
+	27, // 18: upkeep.etcdserverpb.InternalRaftRequest.auth_user_grant_role:type_name -> upkeep.etcdserverpb.AuthUserGrantRoleRequest
+	28, // 19: upkeep.etcdserverpb.InternalRaftRequest.auth_user_revoke_role:type_name -> upkeep.etcdserverpb.AuthUserRevokeRoleRequest
+	29, // 20: upkeep.etcdserverpb.InternalRaftRequest.auth_user_list:type_name -> upkeep.etcdserverpb.AuthUserListRequest
+	30, // 21: upkeep.etcdserverpb.InternalRaftRequest.auth_role_list:type_name -> upkeep.etcdserverpb.AuthRoleListRequest
+	31, // 22: upkeep.etcdserverpb.InternalRaftRequest.auth_role_add:type_name -> upkeep.etcdserverpb.AuthRoleAddRequest
+	32, // 23: upkeep.etcdserverpb.InternalRaftRequest.auth_role_delete:type_name -> upkeep.etcdserverpb.AuthRoleDeleteRequest
+	33, // 24: upkeep.etcdserverpb.InternalRaftRequest.auth_role_get:type_name -> upkeep.etcdserverpb.AuthRoleGetRequest
+	34, // 25: upkeep.etcdserverpb.InternalRaftRequest.auth_role_grant_permission:type_name -> upkeep.etcdserverpb.AuthRoleGrantPermissionRequest
+	35, // 26: upkeep.etcdserverpb.InternalRaftRequest.auth_role_revoke_permission:type_name -> upkeep.etcdserverpb.AuthRoleRevokePermissionRequest
+	5,  // 27: upkeep.etcdserverpb.InternalRaftRequest.cluster_version_set:type_name -> upkeep.etcdserverpb.ClusterVersionSetRequest
+	7,  // 28: upkeep.etcdserverpb.InternalRaftRequest.cluster_member_attr_set:type_name -> upkeep.etcdserverpb.ClusterMemberAttrSetRequest
+	8,  // 29: upkeep.etcdserverpb.InternalRaftRequest.downgrade_info_set:type_name -> upkeep.etcdserverpb.DowngradeInfoSetRequest
+	9,  // 30: upkeep.etcdserverpb.InternalRaftRequest.downgrade_version_test:type_name -> upkeep.etcdserverpb.DowngradeVersionTestRequest
 	1,  // 31: upkeep.etcdserverpb.InternalRaftRequest.batch:type_name -> upkeep.etcdserverpb.InternalRaftRequest
-	9,  // 32: upkeep.etcdserverpb.InternalRaftRequest.retention_sample:type_name -> upkeep.etcdserverpb.RetentionSampleRequest
-	35, // 33: upkeep.etcdserverpb.InternalRaftRequest.maintenance:type_name -> upkeep.schedulepb.Command
-	5,  // 34: upkeep.etcdserverpb.ClusterMemberAttrSetRequest.member_attributes:type_name -> upkeep.etcdserverpb.Attributes
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	10, // 32: upkeep.etcdserverpb.InternalRaftRequest.retention_sample:type_name -> upkeep.etcdserverpb.RetentionSampleRequest
+	36, // 33: upkeep.etcdserverpb.InternalRaftRequest.maintenance:type_name -> upkeep.schedulepb.Command
+	2,  // 34: upkeep.etcdserverpb.InternalRaftRequest.online_restore:type_name -> upkeep.etcdserverpb.OnlineRestoreRequest
+	6,  // 35: upkeep.etcdserverpb.ClusterMemberAttrSetRequest.member_attributes:type_name -> upkeep.etcdserverpb.Attributes
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_proto_etcdserverpb_raft_internal_proto_init() }
@@ -988,7 +1067,7 @@ func file_proto_etcdserverpb_raft_internal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_etcdserverpb_raft_internal_proto_rawDesc), len(file_proto_etcdserverpb_raft_internal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1264,6 +1264,183 @@ func (x *ProgressResponse) GetTotal() int64 {
 	return 0
 }
 
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first message: the snapshot's hash as `snapshot status` shows it, or the SHA-256 with which the file ends.
+	Confirm string `protobuf:"bytes,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Of the first message: restore the keys as they were at this revision; 0 means the newest of the snapshot.
+	ToRevision int64 `protobuf:"varint,2,opt,name=to_revision,json=toRevision,proto3" json:"to_revision,omitempty"`
+	// Of the first message: no snapshot follows, the revision is one that the live history still holds.
+	Live bool `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	// A piece of the snapshot file, hash at its end included.
+	Piece         []byte `protobuf:"bytes,4,opt,name=piece,proto3" json:"piece,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_proto_upkeeppb_upkeep_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RestoreRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *RestoreRequest) GetToRevision() int64 {
+	if x != nil {
+		return x.ToRevision
+	}
+	return 0
+}
+
+func (x *RestoreRequest) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *RestoreRequest) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cluster's revision now, below which everything is compacted, and the one that its keys are of.
+	Revision         int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	RestoredRevision int64 `protobuf:"varint,2,opt,name=restored_revision,json=restoredRevision,proto3" json:"restored_revision,omitempty"`
+	// Where the state from before is, on the member with this ID.
+	SafetySnapshot string `protobuf:"bytes,3,opt,name=safety_snapshot,json=safetySnapshot,proto3" json:"safety_snapshot,omitempty"`
+	MemberId       uint64 `protobuf:"varint,4,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// How long requests to that member waited for the swap.
+	PauseNanos int64 `protobuf:"varint,5,opt,name=pause_nanos,json=pauseNanos,proto3" json:"pause_nanos,omitempty"`
+	// HashKV of all members at the new revision, and how many they are.
+	Hash    uint32 `protobuf:"varint,6,opt,name=hash,proto3" json:"hash,omitempty"`
+	Members int64  `protobuf:"varint,7,opt,name=members,proto3" json:"members,omitempty"`
+	// Keys whose lease the snapshot does not hold. They do not expire any more.
+	LostLeases    int64 `protobuf:"varint,8,opt,name=lost_leases,json=lostLeases,proto3" json:"lost_leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_proto_upkeeppb_upkeep_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RestoreResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetRestoredRevision() int64 {
+	if x != nil {
+		return x.RestoredRevision
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetSafetySnapshot() string {
+	if x != nil {
+		return x.SafetySnapshot
+	}
+	return ""
+}
+
+func (x *RestoreResponse) GetMemberId() uint64 {
+	if x != nil {
+		return x.MemberId
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetPauseNanos() int64 {
+	if x != nil {
+		return x.PauseNanos
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetHash() uint32 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetMembers() int64 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetLostLeases() int64 {
+	if x != nil {
+		return x.LostLeases
+	}
+	return 0
+}
+
 var File_proto_upkeeppb_upkeep_proto protoreflect.FileDescriptor
 
 const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
@@ -1352,7 +1529,24 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.upkeep.schedulepb.KindR\x04kind\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total2\x8b\x05\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\"u\n" +
+	"\x0eRestoreRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\tR\aconfirm\x12\x1f\n" +
+	"\vto_revision\x18\x02 \x01(\x03R\n" +
+	"toRevision\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x12\x14\n" +
+	"\x05piece\x18\x04 \x01(\fR\x05piece\"\x90\x02\n" +
+	"\x0fRestoreResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12+\n" +
+	"\x11restored_revision\x18\x02 \x01(\x03R\x10restoredRevision\x12'\n" +
+	"\x0fsafety_snapshot\x18\x03 \x01(\tR\x0esafetySnapshot\x12\x1b\n" +
+	"\tmember_id\x18\x04 \x01(\x04R\bmemberId\x12\x1f\n" +
+	"\vpause_nanos\x18\x05 \x01(\x03R\n" +
+	"pauseNanos\x12\x12\n" +
+	"\x04hash\x18\x06 \x01(\rR\x04hash\x12\x18\n" +
+	"\amembers\x18\a \x01(\x03R\amembers\x12\x1f\n" +
+	"\vlost_leases\x18\b \x01(\x03R\n" +
+	"lostLeases2\xcf\x05\n" +
 	"\x06Upkeep\x12=\n" +
 	"\x06Status\x12\x18.upkeep.v1.StatusRequest\x1a\x19.upkeep.v1.StatusResponse\x127\n" +
 	"\x04Plan\x12\x16.upkeep.v1.PlanRequest\x1a\x17.upkeep.v1.PlanResponse\x124\n" +
@@ -1363,7 +1557,8 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\aHistory\x12\x19.upkeep.v1.HistoryRequest\x1a\x1a.upkeep.v1.HistoryResponse\x12F\n" +
 	"\tGetPolicy\x12\x1b.upkeep.v1.GetPolicyRequest\x1a\x1c.upkeep.v1.GetPolicyResponse\x12F\n" +
 	"\tSetPolicy\x12\x1b.upkeep.v1.SetPolicyRequest\x1a\x1c.upkeep.v1.SetPolicyResponse\x12E\n" +
-	"\bProgress\x12\x1a.upkeep.v1.ProgressRequest\x1a\x1b.upkeep.v1.ProgressResponse0\x01B,Z*github.com/upkeep-kv/upkeep/proto/upkeeppbb\x06proto3"
+	"\bProgress\x12\x1a.upkeep.v1.ProgressRequest\x1a\x1b.upkeep.v1.ProgressResponse0\x01\x12B\n" +
+	"\aRestore\x12\x19.upkeep.v1.RestoreRequest\x1a\x1a.upkeep.v1.RestoreResponse(\x01B,Z*github.com/upkeep-kv/upkeep/proto/upkeeppbb\x06proto3"
 
 var (
 	file_proto_upkeeppb_upkeep_proto_rawDescOnce sync.Once
@@ -1377,7 +1572,7 @@ func file_proto_upkeeppb_upkeep_proto_rawDescGZIP() []byte {
 	return file_proto_upkeeppb_upkeep_proto_rawDescData
 }
 
-var file_proto_upkeeppb_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_proto_upkeeppb_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_proto_upkeeppb_upkeep_proto_goTypes = []any{
 	(*StatusRequest)(nil),        // 0: upkeep.v1.StatusRequest
 	(*StatusResponse)(nil),       // 1: upkeep.v1.StatusResponse
@@ -1401,44 +1596,46 @@ var file_proto_upkeeppb_upkeep_proto_goTypes = []any{
 	(*RuleTrial)(nil),            // 19: upkeep.v1.RuleTrial
 	(*ProgressRequest)(nil),      // 20: upkeep.v1.ProgressRequest
 	(*ProgressResponse)(nil),     // 21: upkeep.v1.ProgressResponse
-	(*schedulepb.Task)(nil),      // 22: upkeep.schedulepb.Task
-	(*schedulepb.Pause)(nil),     // 23: upkeep.schedulepb.Pause
-	(*schedulepb.Policy)(nil),    // 24: upkeep.schedulepb.Policy
-	(*schedulepb.Waiting)(nil),   // 25: upkeep.schedulepb.Waiting
-	(*schedulepb.Run)(nil),       // 26: upkeep.schedulepb.Run
-	(*schedulepb.Outcome)(nil),   // 27: upkeep.schedulepb.Outcome
-	(*schedulepb.Figures)(nil),   // 28: upkeep.schedulepb.Figures
-	(schedulepb.Kind)(0),         // 29: upkeep.schedulepb.Kind
-	(*schedulepb.Parameter)(nil), // 30: upkeep.schedulepb.Parameter
-	(*schedulepb.Event)(nil),     // 31: upkeep.schedulepb.Event
+	(*RestoreRequest)(nil),       // 22: upkeep.v1.RestoreRequest
+	(*RestoreResponse)(nil),      // 23: upkeep.v1.RestoreResponse
+	(*schedulepb.Task)(nil),      // 24: upkeep.schedulepb.Task
+	(*schedulepb.Pause)(nil),     // 25: upkeep.schedulepb.Pause
+	(*schedulepb.Policy)(nil),    // 26: upkeep.schedulepb.Policy
+	(*schedulepb.Waiting)(nil),   // 27: upkeep.schedulepb.Waiting
+	(*schedulepb.Run)(nil),       // 28: upkeep.schedulepb.Run
+	(*schedulepb.Outcome)(nil),   // 29: upkeep.schedulepb.Outcome
+	(*schedulepb.Figures)(nil),   // 30: upkeep.schedulepb.Figures
+	(schedulepb.Kind)(0),         // 31: upkeep.schedulepb.Kind
+	(*schedulepb.Parameter)(nil), // 32: upkeep.schedulepb.Parameter
+	(*schedulepb.Event)(nil),     // 33: upkeep.schedulepb.Event
 }
 var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
-	22, // 0: upkeep.v1.StatusResponse.open:type_name -> upkeep.schedulepb.Task
-	23, // 1: upkeep.v1.StatusResponse.paused:type_name -> upkeep.schedulepb.Pause
-	24, // 2: upkeep.v1.StatusResponse.policy:type_name -> upkeep.schedulepb.Policy
-	25, // 3: upkeep.v1.StatusResponse.waiting:type_name -> upkeep.schedulepb.Waiting
-	26, // 4: upkeep.v1.StatusResponse.runs:type_name -> upkeep.schedulepb.Run
-	27, // 5: upkeep.v1.StatusResponse.outcomes:type_name -> upkeep.schedulepb.Outcome
-	28, // 6: upkeep.v1.StatusResponse.members:type_name -> upkeep.schedulepb.Figures
-	29, // 7: upkeep.v1.PlanRequest.kind:type_name -> upkeep.schedulepb.Kind
-	30, // 8: upkeep.v1.PlanRequest.parameters:type_name -> upkeep.schedulepb.Parameter
-	24, // 9: upkeep.v1.PlanRequest.policy:type_name -> upkeep.schedulepb.Policy
-	29, // 10: upkeep.v1.PlanStep.kind:type_name -> upkeep.schedulepb.Kind
+	24, // 0: upkeep.v1.StatusResponse.open:type_name -> upkeep.schedulepb.Task
+	25, // 1: upkeep.v1.StatusResponse.paused:type_name -> upkeep.schedulepb.Pause
+	26, // 2: upkeep.v1.StatusResponse.policy:type_name -> upkeep.schedulepb.Policy
+	27, // 3: upkeep.v1.StatusResponse.waiting:type_name -> upkeep.schedulepb.Waiting
+	28, // 4: upkeep.v1.StatusResponse.runs:type_name -> upkeep.schedulepb.Run
+	29, // 5: upkeep.v1.StatusResponse.outcomes:type_name -> upkeep.schedulepb.Outcome
+	30, // 6: upkeep.v1.StatusResponse.members:type_name -> upkeep.schedulepb.Figures
+	31, // 7: upkeep.v1.PlanRequest.kind:type_name -> upkeep.schedulepb.Kind
+	32, // 8: upkeep.v1.PlanRequest.parameters:type_name -> upkeep.schedulepb.Parameter
+	26, // 9: upkeep.v1.PlanRequest.policy:type_name -> upkeep.schedulepb.Policy
+	31, // 10: upkeep.v1.PlanStep.kind:type_name -> upkeep.schedulepb.Kind
 	3,  // 11: upkeep.v1.PlanResponse.steps:type_name -> upkeep.v1.PlanStep
-	28, // 12: upkeep.v1.PlanResponse.members:type_name -> upkeep.schedulepb.Figures
-	29, // 13: upkeep.v1.RunRequest.kind:type_name -> upkeep.schedulepb.Kind
-	30, // 14: upkeep.v1.RunRequest.parameters:type_name -> upkeep.schedulepb.Parameter
-	31, // 15: upkeep.v1.FollowResponse.event:type_name -> upkeep.schedulepb.Event
-	22, // 16: upkeep.v1.FollowResponse.open:type_name -> upkeep.schedulepb.Task
-	26, // 17: upkeep.v1.FollowResponse.run:type_name -> upkeep.schedulepb.Run
-	29, // 18: upkeep.v1.HistoryRequest.kind:type_name -> upkeep.schedulepb.Kind
-	31, // 19: upkeep.v1.HistoryResponse.events:type_name -> upkeep.schedulepb.Event
-	24, // 20: upkeep.v1.GetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
-	24, // 21: upkeep.v1.GetPolicyResponse.flags:type_name -> upkeep.schedulepb.Policy
-	24, // 22: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
-	24, // 23: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
+	30, // 12: upkeep.v1.PlanResponse.members:type_name -> upkeep.schedulepb.Figures
+	31, // 13: upkeep.v1.RunRequest.kind:type_name -> upkeep.schedulepb.Kind
+	32, // 14: upkeep.v1.RunRequest.parameters:type_name -> upkeep.schedulepb.Parameter
+	33, // 15: upkeep.v1.FollowResponse.event:type_name -> upkeep.schedulepb.Event
+	24, // 16: upkeep.v1.FollowResponse.open:type_name -> upkeep.schedulepb.Task
+	28, // 17: upkeep.v1.FollowResponse.run:type_name -> upkeep.schedulepb.Run
+	31, // 18: upkeep.v1.HistoryRequest.kind:type_name -> upkeep.schedulepb.Kind
+	33, // 19: upkeep.v1.HistoryResponse.events:type_name -> upkeep.schedulepb.Event
+	26, // 20: upkeep.v1.GetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
+	26, // 21: upkeep.v1.GetPolicyResponse.flags:type_name -> upkeep.schedulepb.Policy
+	26, // 22: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
+	26, // 23: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
 	19, // 24: upkeep.v1.SetPolicyResponse.trials:type_name -> upkeep.v1.RuleTrial
-	29, // 25: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
+	31, // 25: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
 	0,  // 26: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
 	2,  // 27: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
 	5,  // 28: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
@@ -1449,18 +1646,20 @@ var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
 	15, // 33: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
 	17, // 34: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
 	20, // 35: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
-	1,  // 36: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
-	4,  // 37: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
-	6,  // 38: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
-	8,  // 39: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
-	10, // 40: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
-	12, // 41: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
-	14, // 42: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
-	16, // 43: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
-	18, // 44: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
-	21, // 45: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
+	22, // 36: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
+	1,  // 37: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
+	4,  // 38: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
+	6,  // 39: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
+	8,  // 40: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
+	10, // 41: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
+	12, // 42: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
+	14, // 43: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
+	16, // 44: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
+	18, // 45: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
+	21, // 46: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
+	23, // 47: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
+	37, // [37:48] is the sub-list for method output_type
+	26, // [26:37] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name
 	26, // [26:26] is the sub-list for extension extendee
 	0,  // [0:26] is the sub-list for field type_name
@@ -1477,7 +1676,7 @@ func file_proto_upkeeppb_upkeep_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_upkeeppb_upkeep_proto_rawDesc), len(file_proto_upkeeppb_upkeep_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

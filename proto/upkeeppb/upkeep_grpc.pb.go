@@ -31,6 +31,7 @@ const (
 	Upkeep_GetPolicy_FullMethodName = "/upkeep.v1.Upkeep/GetPolicy"
 	Upkeep_SetPolicy_FullMethodName = "/upkeep.v1.Upkeep/SetPolicy"
 	Upkeep_Progress_FullMethodName  = "/upkeep.v1.Upkeep/Progress"
+	Upkeep_Restore_FullMethodName   = "/upkeep.v1.Upkeep/Restore"
 )
 
 // UpkeepClient is the client API for Upkeep service.
@@ -56,6 +57,8 @@ type UpkeepClient interface {
 	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
 	// Progress sends what the asked member is doing, until it is done.
 	Progress(ctx context.Context, in *ProgressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProgressResponse], error)
+	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error)
 }
 
 type upkeepClient struct {
@@ -184,6 +187,19 @@ func (c *upkeepClient) Progress(ctx context.Context, in *ProgressRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Upkeep_ProgressClient = grpc.ServerStreamingClient[ProgressResponse]
 
+func (c *upkeepClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Upkeep_ServiceDesc.Streams[2], Upkeep_Restore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreRequest, RestoreResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Upkeep_RestoreClient = grpc.ClientStreamingClient[RestoreRequest, RestoreResponse]
+
 // UpkeepServer is the server API for Upkeep service.
 // All implementations must embed UnimplementedUpkeepServer
 // for forward compatibility.
@@ -207,6 +223,8 @@ type UpkeepServer interface {
 	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
 	// Progress sends what the asked member is doing, until it is done.
 	Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error
+	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
+	Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error
 	mustEmbedUnimplementedUpkeepServer()
 }
 
@@ -246,6 +264,9 @@ func (UnimplementedUpkeepServer) SetPolicy(context.Context, *SetPolicyRequest) (
 }
 func (UnimplementedUpkeepServer) Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error {
 	return status.Error(codes.Unimplemented, "method Progress not implemented")
+}
+func (UnimplementedUpkeepServer) Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedUpkeepServer) mustEmbedUnimplementedUpkeepServer() {}
 func (UnimplementedUpkeepServer) testEmbeddedByValue()                {}
@@ -434,6 +455,13 @@ func _Upkeep_Progress_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Upkeep_ProgressServer = grpc.ServerStreamingServer[ProgressResponse]
 
+func _Upkeep_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(UpkeepServer).Restore(&grpc.GenericServerStream[RestoreRequest, RestoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Upkeep_RestoreServer = grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]
+
 // Upkeep_ServiceDesc is the grpc.ServiceDesc for Upkeep service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -484,6 +512,11 @@ var Upkeep_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Progress",
 			Handler:       _Upkeep_Progress_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Restore",
+			Handler:       _Upkeep_Restore_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "proto/upkeeppb/upkeep.proto",

@@ -36,6 +36,8 @@ type Config struct {
 	Timeline *Timeline
 	Schedule *schedule.State
 	Logger   *zap.Logger
+	// Staged is where the file of an online restore was staged, by its SHA-256.
+	Staged func(sha256 string) string
 	// MembershipChanged is called on the apply goroutine whenever Members may have changed, so that peers can be added
 	// and removed.
 	MembershipChanged func()
@@ -65,6 +67,9 @@ func New(cfg Config) *Machine { return &Machine{Config: cfg} }
 func (m *Machine) Apply(e raftnode.Entry) []raftnode.Result {
 	if !m.again {
 		m.Observer.EntryBegins()
+	}
+	if len(e.Commands) == 1 && e.Commands[0].OnlineRestore != nil {
+		return []raftnode.Result{m.onlineRestore(e, e.Commands[0].OnlineRestore)}
 	}
 	batch := m.Backend.Begin()
 	results := make([]raftnode.Result, len(e.Commands))
@@ -118,6 +123,8 @@ func (m *Machine) perform(batch *backend.Batch, index uint64, r *pb.InternalRaft
 		return m.txn(batch, r.Txn)
 	case r.DeleteRange != nil:
 		return m.deleteRange(batch, r.DeleteRange)
+	case r.OnlineRestore != nil:
+		return nil, ErrRestoreCoalesced
 	case r.Range != nil && m.again:
 		return nil, nil // nobody waits for it, and readers are kept away
 	case r.Range != nil:

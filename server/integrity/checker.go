@@ -138,8 +138,9 @@ func (c *Checker) compareCompactions(ctx context.Context) error {
 	return nil
 }
 
-// Compare asks all members for their history up to the revision that is current now. Members whose floors differ are
-// asked again for a while, since compactions are not applied everywhere at once.
+// Compare asks all members for their history up to the revision that is current now. They are asked again for a while
+// where their floors differ, since compactions are not applied everywhere at once, and where they differ themselves: the
+// hash of a store in which no key exists, which is etcd's, counts what a compaction has yet to delete.
 func Compare(ctx context.Context, cluster Cluster) (Verdict, error) {
 	for try := 1; ; try++ {
 		rev, err := cluster.Current(ctx)
@@ -148,10 +149,10 @@ func Compare(ctx context.Context, cluster Cluster) (Verdict, error) {
 		}
 		v := Judge(ask(ctx, cluster, rev))
 		switch {
-		case !v.Equal() || v.Complete():
+		case v.Equal() && v.Complete():
 			return v, nil
 		case try == compareTries && v.Compared > 1:
-			return v, nil // of those that answered, which the caller sees
+			return v, nil // what some did not answer, the caller sees
 		case try == compareTries:
 			return v, fmt.Errorf("%w: %s", ErrNotComparable, v.Detail())
 		}

@@ -23,6 +23,9 @@ type Upkeep interface {
 	SetPolicy(ctx context.Context, r *upkeeppb.SetPolicyRequest) (*upkeeppb.SetPolicyResponse, error)
 	// Progress calls send until ctx ends, send fails or this member is idle.
 	Progress(ctx context.Context, send func(*upkeeppb.ProgressResponse) error) error
+	// Restore takes the cluster back; next yields the pieces of the snapshot and, in the end, io.EOF. first holds the options,
+	// and may hold the first piece.
+	Restore(ctx context.Context, first *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error)) (*upkeeppb.RestoreResponse, error)
 }
 
 // upkeepService serves maintenance of the cluster, which is the operator's: all of it needs the role root.
@@ -108,4 +111,19 @@ func scheduleErrors() []wireError {
 		out = append(out, wireError{sentinel: sentinel, code: codes.FailedPrecondition, text: sentinel.Error(), raw: true})
 	}
 	return out
+}
+
+func (s *upkeepService) Restore(stream grpc.ClientStreamingServer[upkeeppb.RestoreRequest, upkeeppb.RestoreResponse]) error {
+	if err := s.requireRoot(stream.Context()); err != nil {
+		return err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	resp, err := s.Upkeep.Restore(stream.Context(), first, stream.Recv)
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(resp)
 }
