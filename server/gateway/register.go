@@ -11,8 +11,10 @@ import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	kvgw "github.com/upkeep-kv/upkeep/proto/gateway/etcdserverpb"
 	operationsgw "github.com/upkeep-kv/upkeep/proto/gateway/gatewaypb"
+	upkeepgw "github.com/upkeep-kv/upkeep/proto/gateway/upkeeppb"
 	electiongw "github.com/upkeep-kv/upkeep/proto/gateway/v3electionpb"
 	lockgw "github.com/upkeep-kv/upkeep/proto/gateway/v3lockpb"
+	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 	"github.com/upkeep-kv/upkeep/proto/v3electionpb"
 	"github.com/upkeep-kv/upkeep/proto/v3lockpb"
 )
@@ -30,6 +32,7 @@ func register(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
 		kvgw.RegisterAuthHandlerClient(ctx, mux, pb.NewAuthClient(conn)),
 		lockgw.RegisterLockHandlerClient(ctx, mux, v3lockpb.NewLockClient(conn)),
 		electiongw.RegisterElectionHandlerClient(ctx, mux, v3electionpb.NewElectionClient(conn)),
+		upkeepgw.RegisterUpkeepHandlerClient(ctx, mux, upkeeppb.NewUpkeepClient(conn)),
 		operationsgw.RegisterOperationsHandlerClient(ctx, mux, ops),
 		mux.HandlePath("POST", savePath, ops.save), // in place of the generated handler, which would wrap it in JSON
 	)

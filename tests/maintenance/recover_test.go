@@ -43,7 +43,7 @@ func recovers(u *config.Upkeep) { u.RecoverNoSpace = true }
 // and lowers the alarms.
 func TestRecoversFromNoSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Quota(smallQuota), cluster.Upkeep(recovers),
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.Quota(smallQuota), cluster.Upkeep(recovers),
 			cluster.Configure(func(cfg *config.Config) {
 				cfg.AutoCompaction = config.Retention{Mode: config.CompactRevision, Revisions: 5}
 			}))
@@ -69,7 +69,7 @@ func TestRecoversFromNoSpace(t *testing.T) {
 // Without retention nothing may be compacted. The cluster says so and what helps, and goes on when the operator has done it.
 func TestSaysWhyItCannotRecover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Quota(smallQuota), cluster.Upkeep(recovers))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.Quota(smallQuota), cluster.Upkeep(recovers))
 		if err := fill(c, false); err == nil {
 			t.Fatal("there was room for everything")
 		}
@@ -104,7 +104,7 @@ func TestSaysWhyItCannotRecover(t *testing.T) {
 // The policy may say how much history recovery leaves without retention.
 func TestRecoversWithinItsOwnRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Quota(smallQuota), cluster.Upkeep(func(u *config.Upkeep) {
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.Quota(smallQuota), cluster.Upkeep(func(u *config.Upkeep) {
 			u.RecoverNoSpace, u.RecoverKeepRevisions = true, 10
 		}))
 		if err := fill(c, false); err == nil {
@@ -121,7 +121,7 @@ func TestRecoversWithinItsOwnRetention(t *testing.T) {
 // What is live fills the quota: no maintenance helps, and the alarm stays.
 func TestLiveKeysKeepTheAlarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Quota(smallQuota), cluster.Upkeep(recovers),
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.Quota(smallQuota), cluster.Upkeep(recovers),
 			cluster.Configure(func(cfg *config.Config) {
 				cfg.AutoCompaction = config.Retention{Mode: config.CompactRevision, Revisions: 1}
 			}))
@@ -142,7 +142,7 @@ func TestLiveKeysKeepTheAlarm(t *testing.T) {
 // Without the flag the alarm is the operator's, as in etcd.
 func TestDoesNotRecoverUnasked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.Quota(smallQuota), cluster.Members(1))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.Quota(smallQuota), cluster.Members(1))
 		if err := fill(c, false); err == nil {
 			t.Fatal("there was room for everything")
 		}

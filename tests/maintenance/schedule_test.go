@@ -14,6 +14,9 @@ import (
 	"github.com/upkeep-kv/upkeep/tests/cluster"
 )
 
+// unchecked leaves the comparison of the members out, so that events are of what a test is about.
+func unchecked() cluster.Option { return cluster.Upkeep(func(u *config.Upkeep) { u.CheckInterval = 0 }) }
+
 // fragment makes every member's file mostly free: it writes, deletes and compacts, some 8 MiB in all.
 func fragment(c *cluster.Cluster) {
 	value := strings.Repeat("v", 64<<10)
@@ -65,7 +68,7 @@ const smallRule = "free > 2MiB && fragmented > 45%"
 // Three members whose files are mostly free are defragmented in turn, the leader last, and not again within the hour.
 func TestScheduledDefragmentation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.DefragRule(smallRule))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.DefragRule(smallRule))
 		leader := c.Leader()
 		fragment(c)
 		time.Sleep(5 * time.Minute)
@@ -101,7 +104,7 @@ func TestScheduledDefragmentation(t *testing.T) {
 // A small database is left alone by the flags that a member has without any.
 func TestSmallDatabasesAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked())
 		fragment(c)
 		time.Sleep(time.Hour)
 		same(t, c.EventLines(c.Events(0)), "")
@@ -111,7 +114,7 @@ func TestSmallDatabasesAreLeftAlone(t *testing.T) {
 // While a member is down nothing begins, and the reason is there to read; when it is back, all goes on.
 func TestMemberThatIsDownHoldsMaintenanceUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.DefragRule(smallRule))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.DefragRule(smallRule))
 		down := c.Follower()
 		down.Kill()
 		fragment(c)
@@ -144,7 +147,7 @@ func TestMemberThatIsDownHoldsMaintenanceUp(t *testing.T) {
 func TestPauseAndResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.DefragRule(smallRule))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.DefragRule(smallRule))
 		if _, err := c.Leader().UpkeepClient().Pause(ctx, &upkeeppb.PauseRequest{Reason: "a release"}); err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +176,7 @@ func TestPauseAndResume(t *testing.T) {
 // On demand every member has its turn, whatever the rule says; with move-leader nobody is defragmented while it leads.
 func TestRunOnDemandMovesLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked())
 		leader := c.Leader()
 		run := c.RunMaintenance(&upkeeppb.RunRequest{Kind: schedulepb.Kind_DEFRAG, Parameters: []*schedulepb.Parameter{
 			{Name: "move-leader", Value: "true"},
@@ -188,7 +191,7 @@ func TestRunOnDemandMovesLeader(t *testing.T) {
 // The leader dies in the middle of a cycle: the next one goes on, and nobody has two turns.
 func TestLeaderDiesInTheMiddleOfACycle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second), cluster.DefragRule(smallRule),
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked(), cluster.DefragRule(smallRule),
 			cluster.Upkeep(func(u *config.Upkeep) { u.Settle = 2 * time.Minute }))
 		leader := c.Leader()
 		fragment(c)
@@ -209,7 +212,7 @@ func TestLeaderDiesInTheMiddleOfACycle(t *testing.T) {
 // A member that dies at its task keeps nobody waiting for ever: the leader gives it up, and it has its turn when it is back.
 func TestMemberDiesAtItsTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		c := cluster.Start(t, cluster.Heartbeat(time.Second), unchecked())
 		victim := c.Follower()
 		victim.SlowDisk(10 * time.Second) // so that its defragmentation takes a while
 		client := c.Leader().UpkeepClient()
