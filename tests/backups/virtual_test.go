@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,12 +45,14 @@ type moment struct {
 // look records the state now, which the member has sampled once the second is over.
 func look(t *testing.T, c *cluster.Cluster) moment {
 	t.Helper()
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	client := c.Client()
 	time.Sleep(1500 * time.Millisecond)
 	resp, err := client.Get(ctx, "", clientv3.WithPrefix())
 	check(t, err)
-	hash, err := client.HashKV(ctx, c.Member(0).ClientURL(), resp.Header.Revision)
+	running := slices.IndexFunc(c.Members(), (*cluster.Member).Running)
+	hash, err := client.HashKV(ctx, c.Member(running).ClientURL(), resp.Header.Revision)
 	check(t, err)
 	m := moment{at: time.Now(), revision: resp.Header.Revision, hash: hash.Hash, compact: hash.CompactRevision}
 	for _, kv := range resp.Kvs {
