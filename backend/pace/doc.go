@@ -32,8 +32,8 @@
 //
 // # What is compared with what
 //
-// A request counts as disturbed if a piece ran during its life, or ended less than
-// settle before its end; all others make up the baseline. So the baseline goes on being
+// A request counts as disturbed if a piece ran when it came, or had ended less than
+// settle before; all others make up the baseline. So the baseline goes on being
 // measured in the rests of a job that takes an hour, and load that changes by
 // itself changes it. Reads, writes and syncs are compared each with their own
 // kind: their mix says nothing. Jobs that run at the same time divide the share.

@@ -51,8 +51,10 @@ type Governor struct {
 	inFlight atomic.Int64
 	// working is the number of jobs that work, or did a moment ago.
 	working atomic.Int64
-	// worked is when the last of them stopped, in nanoseconds since started.
-	worked  atomic.Int64
+	// marks are the last times at which working rose from 0 or fell back to it: the
+	// nanoseconds since started, doubled, plus 1 where it rose. last counts them.
+	marks   [marks]atomic.Int64
+	last    atomic.Uint64
 	started time.Time
 	// seen is indexed by whether somebody works.
 	seen [2][kinds]counters
@@ -108,20 +110,68 @@ func (g *Governor) Synced(took time.Duration) {
 
 func (g *Governor) observe(k Kind, took time.Duration) {
 	disturbed := 0
-	// Only what took longer than a piece takes to settle can have begun before that.
-	if g.working.Load() > 0 || took > settle && int64(time.Since(g.started)-took) < g.worked.Load() {
+	// What is counted is whether work was going on when the request came. That it
+	// went on at any time until the end would be true of nearly all long requests,
+	// whatever made them long.
+	if took > settle {
+		switch g.workingAt(time.Since(g.started) - took) {
+		case didWork:
+			disturbed = 1
+		case forgotten:
+			return
+		}
+	} else if g.working.Load() > 0 {
 		disturbed = 1
 	}
 	g.seen[disturbed][k].add(took)
 }
 
-// rests and works frame the time in which a job disturbs nobody.
-func (g *Governor) rests() {
-	g.worked.Store(int64(time.Since(g.started)))
-	g.working.Add(-1)
+// marks is how many changes are remembered: half as many pieces.
+const marks = 256
+
+type past int
+
+const (
+	didRest past = iota
+	didWork
+	forgotten
+)
+
+// workingAt looks back. A mark that is being written may be missed, which is one
+// request on the wrong side.
+func (g *Governor) workingAt(at time.Duration) past {
+	last := g.last.Load()
+	for i := range min(last, marks) {
+		m := g.marks[(last-1-i)%marks].Load()
+		if m>>1 <= int64(at) {
+			if m&1 == 1 {
+				return didWork
+			}
+			return didRest
+		}
+	}
+	if last < marks {
+		return didRest // before the first piece
+	}
+	return forgotten
 }
 
-func (g *Governor) works() { g.working.Add(1) }
+// rests and works frame the time in which a job disturbs nobody.
+func (g *Governor) rests() {
+	if g.working.Add(-1) == 0 {
+		g.mark(0)
+	}
+}
+
+func (g *Governor) works() {
+	if g.working.Add(1) == 1 {
+		g.mark(1)
+	}
+}
+
+func (g *Governor) mark(rises int64) {
+	g.marks[(g.last.Add(1)-1)%marks].Store(int64(time.Since(g.started))<<1 | rises)
+}
 
 // Stats says how things stand.
 type Stats struct {

@@ -104,6 +104,9 @@ func TestPace(t *testing.T) {
 			}
 			return calm
 		}, 500_000, 820_000},
+		{"slow and uneven anyway", func(g *Governor) time.Duration {
+			return time.Duration(1+spikes.Add(7919)*31%60) * time.Millisecond
+		}, 450_000, 820_000},
 		{"slow anyway", func(*Governor) time.Duration { return 6 * time.Millisecond }, 700_000, 820_000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
