@@ -102,6 +102,30 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+// A member that is cut off answers no linearizable read: what it has may be old.
+func TestNoStaleReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster.Start(t)
+		c.Put("k", "old")
+		c.WaitApplied()
+		old := c.Leader()
+		c.Partition(old)
+		next := c.NewLeader(old)
+		if _, err := next.Client().Put(ctx, "k", "new"); err != nil {
+			t.Fatal(err)
+		}
+		once, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		if resp, err := old.Client().Get(once, "k"); err == nil {
+			t.Fatalf("the member that is cut off answers with %v", resp.Kvs)
+		}
+		c.Heal()
+		if resp, err := old.Client().Get(ctx, "k"); err != nil || string(resp.Kvs[0].Value) != "new" {
+			t.Fatalf("after the partition: %v, %v", resp, err)
+		}
+	})
+}
+
 func TestSlowAndLossyLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t)

@@ -67,7 +67,7 @@ func logMutations() []mutation {
 		file:    "server/kv.go",
 		old:     "{ return k.node.LinearizableRead(ctx) }",
 		mutated: "{ return nil }",
-		tests:   []suite{{"tests/simulation", ""}},
+		tests:   []suite{{"tests/cluster", "TestNoStaleReads"}, {"tests/linearizability", "TestVirtualCluster"}},
 	}, {
 		what:    "a stale read: it does not wait until the member has applied enough",
 		file:    "raftnode/read.go",
