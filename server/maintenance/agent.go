@@ -20,9 +20,10 @@ var (
 	// ErrStopping: the member is being stopped.
 	ErrStopping = errors.New("the member is stopping")
 
-	errCallerGone = errors.New("whoever asked for it has gone")
-	errSilenced   = errors.New("no report of this member has reached the log for too long, so another may be about to begin")
-	errTakenAway  = errors.New("the task was closed by the leader")
+	errPredecessor = errors.New("the process that worked on it is gone")
+	errCallerGone  = errors.New("whoever asked for it has gone")
+	errSilenced    = errors.New("no report of this member has reached the log for too long, so another may be about to begin")
+	errTakenAway   = errors.New("the task was closed by the leader")
 )
 
 // retryPropose is the pause before a proposal that failed is made again.
@@ -151,7 +152,7 @@ func outcomeOf(outcome *schedulepb.Outcome, err error) *schedulepb.Outcome {
 		return outcome
 	case errors.Is(err, ErrPaused), errors.Is(err, errCallerGone):
 		outcome.Result = schedulepb.Outcome_CANCELLED
-	case errors.Is(err, ErrStopping), errors.Is(err, errSilenced):
+	case errors.Is(err, ErrStopping), errors.Is(err, errPredecessor), errors.Is(err, errSilenced):
 		outcome.Result = schedulepb.Outcome_INTERRUPTED
 	default:
 		outcome.Result = schedulepb.Outcome_FAILED
@@ -164,7 +165,7 @@ func (a *Agent) execute(ctx context.Context, task *schedulepb.Task, waiting *cal
 	worker := a.cfg.Workers[task.Kind]
 	switch {
 	case task.Incarnation != 0 && task.Incarnation != a.cfg.Incarnation:
-		return nil, fmt.Errorf("%w: the process that worked on it is gone", ErrStopping)
+		return nil, errPredecessor
 	case worker == nil:
 		return nil, fmt.Errorf("this member does not know how to do %s; is it of an older version?", task.Kind)
 	case task.Call != 0 && waiting == nil:

@@ -17,6 +17,7 @@ import (
 // capitals. Each is followed by its exit status if that is not 0.
 func TestMaintenance(t *testing.T) {
 	c := proc.Start(t, proc.Build(t, "upkeep"), 3, "--upkeep-settle=10ms", "--upkeep-check-interval=0")
+	awaitWellMembers(t, c)
 	datadriven.RunTest(t, "testdata/maintenance", func(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd != "maintenance" {
 			d.Fatalf(t, "unknown command %q, expected maintenance", d.Cmd)
@@ -39,6 +40,22 @@ func TestMaintenance(t *testing.T) {
 		}
 		return text
 	})
+}
+
+// awaitWellMembers returns once nothing would hold a run up: a member that has just started may not have been reached yet.
+func awaitWellMembers(t *testing.T, c *proc.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*stepDeadline)
+	defer cancel()
+	for {
+		out, err := exec.CommandContext(ctx, upkeepctl, "--endpoints="+c.Members[0].ClientURL, "maintenance", "plan", "defrag").CombinedOutput()
+		if err == nil && !strings.Contains(string(out), "not now") {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the members are not well: %v\n%s", err, out)
+		}
+	}
 }
 
 // words splits at blanks outside of single quotes.
