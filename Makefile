@@ -56,7 +56,7 @@ cover: build peer ## test coverage of our own packages, as bin/cover.html
 	$(GO) tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
 
 # etcd itself, as the peer that tests and benchmarks compare with.
-peer: $(PEER)/etcd $(PEER)/etcdctl $(PEER)/etcdutl $(PEER)/versitygw ## build etcd, etcdctl, etcdutl and an S3 server into bin/peer
+peer: $(PEER)/etcd $(PEER)/etcdctl $(PEER)/etcdutl $(PEER)/etcd-3.5 $(PEER)/etcd-3.6 $(PEER)/versitygw ## build etcd's programs and an S3 server into bin/peer
 
 $(PEER)/etcd: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/server/v3
@@ -64,6 +64,11 @@ $(PEER)/etcdctl: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdctl/v3
 $(PEER)/etcdutl: tests/compat/go.mod
 	cd tests/compat && $(GO) build -o ../../$@ go.etcd.io/etcd/etcdutl/v3
+# Older servers, whose data directories are adopted.
+$(PEER)/etcd-3.5: tests/compat35/go.mod
+	cd tests/compat35 && $(GO) build -o ../../$@ go.etcd.io/etcd/server/v3
+$(PEER)/etcd-3.6: tests/compat36/go.mod
+	cd tests/compat36 && $(GO) build -o ../../$@ go.etcd.io/etcd/server/v3
 # A server that speaks S3, to test backups in buckets against.
 $(PEER)/versitygw: tests/s3/go.mod
 	cd tests/s3 && $(GO) build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
