@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-kv/upkeep/proto/peerpb"
+	"github.com/upkeep-kv/upkeep/raftnode"
 )
 
 // imageStall is how long a database image that another member sends may stand still before it is given up. The sender
@@ -72,7 +73,7 @@ func (i *images) find(name string) *expectedImage {
 }
 
 // await returns the image once it is here.
-func (e *expectedImage) await(ctx context.Context, report func(done, total int64)) (image, error) {
+func (e *expectedImage) await(ctx context.Context, stopping <-chan struct{}, report func(done, total int64)) (image, error) {
 	stall := time.NewTimer(imageStall)
 	defer stall.Stop()
 	for {
@@ -84,6 +85,8 @@ func (e *expectedImage) await(ctx context.Context, report func(done, total int64
 			stall.Reset(imageStall)
 		case <-stall.C:
 			return image{}, fmt.Errorf("no more of the database image came for %s", imageStall)
+		case <-stopping:
+			return image{}, raftnode.ErrStopped
 		case <-ctx.Done():
 			return image{}, context.Cause(ctx)
 		}
@@ -170,5 +173,5 @@ func (s *Server) fetchImage(ctx context.Context, from uint64, report func(done, 
 	if err != nil {
 		return image{}, fmt.Errorf("asking member %s for its database: %w", hexID(from), err)
 	}
-	return e.await(ctx, report)
+	return e.await(ctx, s.stopping, report)
 }

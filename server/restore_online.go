@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -323,7 +324,12 @@ func (o operations) Restore(ctx context.Context, first *upkeeppb.RestoreRequest,
 		}
 		options.Snapshot = file.Name()
 		defer os.Remove(file.Name())
-		if err := errors.Join(receivePieces(file, first, next), file.Close()); err != nil {
+		// A third, since the safety snapshot and the staged file come beside it.
+		room := int64(math.MaxInt64)
+		if free, err := o.disk.freeBytes(o.dir.snap); err == nil && free >= 0 {
+			room = free / 3
+		}
+		if err := errors.Join(receivePieces(file, room, first, next), file.Close()); err != nil {
 			return nil, err
 		}
 	}
@@ -337,8 +343,11 @@ func (o operations) Restore(ctx context.Context, first *upkeeppb.RestoreRequest,
 	}, nil
 }
 
-func receivePieces(to io.Writer, piece *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error)) error {
+func receivePieces(to io.Writer, room int64, piece *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error)) error {
 	for {
+		if room -= int64(len(piece.Piece)); room < 0 {
+			return status.Error(codes.ResourceExhausted, "nothing was restored: the member's disk has no room for three files of that size")
+		}
 		if _, err := to.Write(piece.Piece); err != nil {
 			return err
 		}

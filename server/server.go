@@ -69,33 +69,33 @@ type Server struct {
 	// compacting is the compaction on the board; the compactor's goroutine only.
 	compacting *progressEntry
 
-	metrics   *metrics.Metrics
-	backend   *backend.Backend
-	walLock   io.Closer // nil before it is taken
-	store     *mvcc.Store
-	lessor    *lease.Lessor
-	hub       *watch.Hub
-	alarms    *quota.Alarms
-	auth      *auth.Store
-	cluster   *member.Cluster
-	timeline  *apply.Timeline
-	schedule  *schedule.State
+	metrics  *metrics.Metrics
+	backend  *backend.Backend
+	walLock  io.Closer // nil before it is taken
+	store    *mvcc.Store
+	lessor   *lease.Lessor
+	hub      *watch.Hub
+	alarms   *quota.Alarms
+	auth     *auth.Store
+	cluster  *member.Cluster
+	timeline *apply.Timeline
+	schedule *schedule.State
 
 	backups       *backups.Worker
 	revisionClock *backups.Clock
-	machine   *apply.Machine
-	limit     quota.Limit
-	tokens    auth.Tokens
-	transport *transport.Transport
-	node      *raftnode.Node
-	peers     *grpc.Server
-	clients   *grpc.Server
-	gateway   *gateway.Gateway // nil without --enable-grpc-gateway
-	rings     keyrings
-	listeners listeners
-	compactor *maintenance.Compactor
-	checker   *integrity.Checker
-	agent     *maintenance.Agent
+	machine       *apply.Machine
+	limit         quota.Limit
+	tokens        auth.Tokens
+	transport     *transport.Transport
+	node          *raftnode.Node
+	peers         *grpc.Server
+	clients       *grpc.Server
+	gateway       *gateway.Gateway // nil without --enable-grpc-gateway
+	rings         keyrings
+	listeners     listeners
+	compactor     *maintenance.Compactor
+	checker       *integrity.Checker
+	agent         *maintenance.Agent
 	// coordinator runs on every member and decides on the leader. alarmed, which holds one, makes it look at once.
 	coordinator *maintenance.Coordinator
 	alarmed     chan struct{}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	description "github.com/upkeep-kv/upkeep/proto/gateway"
+	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 )
 
 // OpenAPIPath is where the description of all paths is served.
@@ -153,7 +154,8 @@ func (g *Gateway) build() (http.Handler, error) {
 		return nil, err
 	}
 	g.conn = conn
-	return g.websockets(g.limited(mux)), nil
+	restores := restorer{mux: mux, upkeep: upkeeppb.NewUpkeepClient(conn)}
+	return restores.before(g.websockets(g.limited(mux))), nil
 }
 
 // commonNameRefused is etcd's text, to the letter: clients see it.

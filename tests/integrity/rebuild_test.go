@@ -3,6 +3,7 @@ package integrity
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -266,4 +267,52 @@ func TestRebuildRefusals(t *testing.T) {
 		}
 		sameHashes(t, c)
 	})
+}
+
+// Members die while one of them is being rebuilt: the rebuilt one or the one whose database it takes. Nothing is lost, and
+// the next rebuild works.
+func TestRebuildWithKills(t *testing.T) {
+	for i := range 4 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := cluster.Start(t, cluster.Heartbeat(time.Second))
+				fill(c)
+				for j := range 50 {
+					c.Put(fmt.Sprint("k", j), fmt.Sprint("precious-", j, ".", strings.Repeat("v", 1000)))
+				}
+				c.WaitApplied()
+				m, source := c.Follower(), c.Leader()
+				rot(t, m, "precious-7.")
+				for _, other := range c.Members() {
+					if other != m {
+						c.SlowLink(other, m, 20*time.Millisecond, 0)
+					}
+				}
+				done := make(chan error, 1)
+				s, from := m.Server(), source.Server().ID()
+				go func() {
+					ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+					defer cancel()
+					_, err := s.Rebuild(ctx, server.RebuildOptions{From: from})
+					done <- err
+				}()
+				time.Sleep(time.Duration(40+i/2*120) * time.Millisecond)
+				victim := []*cluster.Member{m, source}[i%2]
+				victim.Kill()
+				victim.Restart()
+				t.Logf("killed %s, which is rebuilt: %v: %v", victim.Name, victim == m, <-done)
+				if left, _ := filepath.Glob(filepath.Join(m.DataDir(), "member", "snap", "tmp*")); len(left) > 0 {
+					t.Errorf("left behind: %v", left)
+				}
+				if _, err := m.Server().Rebuild(t.Context(), server.RebuildOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				c.Put("k", "goes on")
+				sameHashes(t, c)
+				m.Kill()
+				m.Restart()
+				sameHashes(t, c)
+			})
+		})
+	}
 }

@@ -185,7 +185,7 @@ func TestOnlineRestoreRefusals(t *testing.T) {
 
 // Members die while a restore is under way, each at some moment: they end up equal, and the next restore works.
 func TestOnlineRestoreWithKills(t *testing.T) {
-	for i := range 9 {
+	for i := range 6 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := cluster.Start(t, cluster.Heartbeat(time.Second))
@@ -213,7 +213,7 @@ func TestOnlineRestoreWithKills(t *testing.T) {
 					_, err := s.RestoreOnline(ctx, server.RestoreOnlineOptions{Snapshot: backup, Confirm: hashOf(t, backup)})
 					done <- err
 				}()
-				time.Sleep(time.Duration(i*100) * time.Millisecond)
+				time.Sleep(time.Duration(i*150) * time.Millisecond)
 				victim.Kill()
 				victim.Restart()
 				t.Logf("killed %v of the conductor: %v", victim == conductor, <-done)

@@ -16,17 +16,27 @@ import (
 func newRestore(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --from {repository} [--at {time} | --to-revision {revision}] --data-dir {output dir} [options]",
-		Args:  cobra.NoArgs,
-		Short: "Makes the data directory of a new member from a repository of backups",
+		Args:  cobra.MaximumNArgs(1),
+		Short: "Makes the data directory of a new member from a repository of backups, or takes a running cluster back",
 		Long: `Makes the data directory of a new member as of a moment, a revision, or the newest
 backup: from the newest full backup before it and the incremental ones up to it.
 Keys and their history are exactly those of the revision; leases, users and
-roles are those at the end of the backup that holds it.`,
+roles are those at the end of the backup that holds it.
+
+With --online, nothing is made: the cluster that runs at --endpoints goes back to a
+snapshot file, or with --to-revision alone to a revision that it still holds, on all
+its members at once and without a restart. Its revisions go forward, watchers are
+told that they missed something, and the state from before is saved first. Users,
+roles and members stay as they are.`,
 		Example: fmt.Sprintf(`  # What would be done?
   %[1]s restore --from /var/backups/upkeep --at 2026-11-20T12:00:00Z --dry-run
 
   %[1]s restore --from /var/backups/upkeep --at 2026-11-20T12:00:00Z --data-dir m1.upkeep --name m1 \
-    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380`, programName),
+    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380
+
+  # The running cluster, to a snapshot whose hash is fe01cf57, or to revision 4711 of its own history
+  %[1]s restore --online backup.db --confirm fe01cf57
+  %[1]s restore --online --to-revision 4711`, programName),
 	}
 	open := repositoryFlag(cmd, "from")
 	restore := newRestoreFlags(cmd)
@@ -34,7 +44,16 @@ roles are those at the end of the backup that holds it.`,
 	cmd.Flags().StringVar(&at, "at", "", "restore this moment, such as 2026-11-20T12:00:00Z (default: the newest)")
 	cmd.Flags().StringVar(&cluster, "cluster-id", "", "the cluster, in hexadecimal, if the repository holds backups of several")
 	dryRun := cmd.Flags().Bool("dry-run", false, "only say what would be done")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	var live onlineRestore
+	online := live.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case *online:
+			return live.run(a, cmd, args, restore.given.ToRevision)
+		case len(args) > 0:
+			return badArgs("restore takes no file: --from names a repository of backups, `snapshot restore %s` makes a data "+
+				"directory from a file, and --online takes the running cluster back to one", args[0])
+		}
 		options, err := restore.options(a)
 		if err != nil {
 			return err
