@@ -213,8 +213,8 @@ func unfitForBackup(in PlanInput, f, leader *schedulepb.Figures) (until time.Tim
 		return until, fmt.Sprintf("%s has not caught up with the leader", NameOf(f))
 	}
 	o := lastOutcome(in.State, schedulepb.Kind_BACKUP, f.Member)
-	if o == nil || o.Failures == 0 {
-		return until, ""
+	if o == nil || o.Failures == 0 || o.Failures <= 3 && o.Result == schedulepb.Outcome_INTERRUPTED {
+		return until, "" // a member that was restarted a few times tries again at once
 	}
 	wait := maxBackupRetry
 	if o.Failures <= 6 {
