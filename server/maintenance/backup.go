@@ -24,6 +24,9 @@ const (
 	ParamKeepCount    = "keep-count"
 	ParamKeepAge      = "keep-age"
 	ParamKeepBytes    = "keep-bytes"
+	// ParamElsewhere is "true" if the destination is not that of the policy: then the policy's backups are due as before, and
+	// nothing is removed.
+	ParamElsewhere = "elsewhere"
 )
 
 // Details of the outcome of a BACKUP, in nanoseconds since the epoch. Those of the newest that is known are carried along by
@@ -251,6 +254,9 @@ func backupParameters(policy *schedulepb.BackupPolicy, run *schedulepb.Run, kind
 	}
 	add(ParamBackup, kind)
 	add(ParamDestination, policy.Destination)
+	if to := Parameter(given, ParamDestination); to != "" && to != policy.Destination {
+		add(ParamElsewhere, "true")
+	}
 	add(ParamCompress, strconv.FormatBool(policy.Compress))
 	add(ParamSkipVerify, strconv.FormatBool(policy.SkipVerify))
 	add(ParamFullInterval, strconv.FormatInt(policy.FullInterval, 10))
