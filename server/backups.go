@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/upkeep-kv/upkeep/backend"
@@ -13,11 +15,15 @@ import (
 	"github.com/upkeep-kv/upkeep/server/backups"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/server/maintenance/window"
+	"github.com/upkeep-kv/upkeep/snapshot"
 	"github.com/upkeep-kv/upkeep/snapshot/backup"
 )
 
 // scratchName is the directory, beside that of the member, in which backups are restored to verify them.
 const scratchName = "backup.scratch"
+
+// agreeTimeout is how long other members may take to hash what is to be backed up: one that is cut off has no say.
+const agreeTimeout = 2 * time.Minute
 
 // openBackups refuses a repository that cannot be understood. Whether it can be reached shows with the first backup.
 func (s *Server) openBackups() error {
@@ -33,6 +39,7 @@ func (s *Server) openBackups() error {
 		},
 		ClusterID: s.clusterID, MemberID: s.id, MemberName: s.cfg.Name,
 		Scratch: filepath.Join(s.dir.root, scratchName), State: func() *schedulepb.State { return s.schedule.Now() }, Logger: s.logger,
+		Agree: s.agreesWithOthers,
 		Observer: backups.Observer{
 			Taken: func(m *backup.Manifest, took time.Duration) {
 				s.metrics.BackupTaken(string(m.Kind), m.Object.SizeBytes, took, m.Good())
@@ -44,6 +51,38 @@ func (s *Server) openBackups() error {
 			},
 		},
 	})
+	return nil
+}
+
+// agreesWithOthers refuses to back up a member whose history most others do not share: the backup would keep the damage, and
+// what builds on it could not be restored. Members that do not answer, or cannot be compared now, have no say.
+func (s *Server) agreesWithOthers(ctx context.Context, own snapshot.KVHash) error {
+	ctx, cancel := context.WithTimeout(ctx, agreeTimeout)
+	defer cancel()
+	h := histories{s}
+	var asking sync.WaitGroup
+	var same, other atomic.Int64
+	same.Add(1)
+	for _, m := range h.Members() {
+		if m.ID == s.id {
+			continue
+		}
+		asking.Go(func() {
+			a := h.Hash(ctx, m, own.HashRevision)
+			switch {
+			case a.Err != nil || a.Short || a.CompactRevision != own.CompactRevision:
+			case a.Sum == own.Hash:
+				same.Add(1)
+			default:
+				other.Add(1)
+			}
+		})
+	}
+	asking.Wait()
+	if other.Load() > same.Load() {
+		return fmt.Errorf("this member's history up to revision %d differs from that of %d other members, so no backup is taken of "+
+			"it; `upkeepctl maintenance check` tells more, `upkeepctl maintenance rebuild` puts it right", own.HashRevision, other.Load())
+	}
 	return nil
 }
 

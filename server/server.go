@@ -301,6 +301,9 @@ func (s *Server) UnderMaintenance() bool { return s.defragmenting.Load() > 0 }
 // Alarms lists the alarms that this member has applied.
 func (s *Server) Alarms() []*pb.AlarmMember { return upkeep{s}.Alarms() }
 
+// Figures are what this member says of itself to whoever plans maintenance.
+func (s *Server) Figures() *schedulepb.Figures { return s.figures() }
+
 // Maintenance is the schedule of maintenance as this member has applied it. It is shared and not to be modified.
 func (s *Server) Maintenance() *schedulepb.State { return s.schedule.Now() }
 

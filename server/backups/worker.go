@@ -14,6 +14,7 @@ import (
 
 	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
+	"github.com/upkeep-kv/upkeep/snapshot"
 	"github.com/upkeep-kv/upkeep/snapshot/backup"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	State    func() *schedulepb.State
 	Logger   *zap.Logger
 	Observer Observer
+	// Agree compares this member's history with that of the others, see backup.Options; may be nil.
+	Agree func(ctx context.Context, hash snapshot.KVHash) error
 }
 
 // Observer is told what becomes of backups; nil functions are skipped.
@@ -89,16 +92,12 @@ func (w *Worker) Run(ctx context.Context, task *schedulepb.Task, report func(pha
 	if w.cfg.Observer.Taken != nil {
 		w.cfg.Observer.Taken(m, time.Since(start))
 	}
-	newest, full := maintenance.KnownBackups(w.cfg.State())
-	outcome.Bytes, outcome.Hash = m.Object.SizeBytes, m.Hash.Hash
-	outcome.Message = describe(m)
-	if flag(task, maintenance.ParamElsewhere) {
-		outcome.Details = details(newest, full)
-		return outcome, nil
-	}
+	_, full := maintenance.KnownBackups(w.cfg.State())
 	if m.Kind == backup.Full {
 		full = m.TakenAt
 	}
+	outcome.Bytes, outcome.Hash = m.Object.SizeBytes, m.Hash.Hash
+	outcome.Message = describe(m)
 	removed, totals, err := w.prune(ctx, task)
 	if err != nil {
 		// The backup is good all the same.
@@ -140,9 +139,6 @@ func details(newest, full time.Time) (out []*schedulepb.Parameter) {
 
 func (w *Worker) take(ctx context.Context, task *schedulepb.Task, report func(string, int64, int64)) (*backup.Manifest, error) {
 	location := maintenance.Parameter(task.Parameters, maintenance.ParamDestination)
-	if err := CheckDestination(location); err != nil {
-		return nil, err
-	}
 	r, err := w.Repository(location)
 	if err != nil {
 		return nil, err
@@ -158,7 +154,7 @@ func (w *Worker) take(ctx context.Context, task *schedulepb.Task, report func(st
 	return backup.Run(ctx, backup.Options{
 		Repository: r, Source: w.cfg.Source, ClusterID: w.cfg.ClusterID, MemberID: w.cfg.MemberID, MemberName: w.cfg.MemberName,
 		Kind: kind, Reason: reason, Compress: flag(task, maintenance.ParamCompress), Verify: !flag(task, maintenance.ParamSkipVerify),
-		Scratch: w.cfg.Scratch, Progress: report, Logger: w.cfg.Logger,
+		Scratch: w.cfg.Scratch, Progress: report, Logger: w.cfg.Logger, Agree: w.cfg.Agree,
 	})
 }
 

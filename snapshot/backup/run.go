@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/upkeep-kv/upkeep/snapshot"
 )
 
 // ErrOtherCluster is returned for a repository that holds backups of another cluster.
@@ -39,6 +41,9 @@ type Options struct {
 	// Progress, if set, is told how far a phase has come; total is 0 where that is not known.
 	Progress func(phase string, done, total int64)
 	Logger   *zap.Logger
+	// Agree is asked before a backup is written, since the next ones build on it: it returns an error if most other members
+	// have another history than this one. May be nil.
+	Agree func(ctx context.Context, hash snapshot.KVHash) error
 }
 
 func (o *Options) fill() {
@@ -126,7 +131,7 @@ func (o *Options) tryFull(ctx context.Context) (_ *Manifest, err error) {
 	}
 	m.Samples = samplesUntil(o.Source.Samples(m.FromRevision-1), m)
 	o.Progress("hash", 0, 0)
-	if m.Hash, err = o.Source.HashKV(ctx, at.Revision); err != nil {
+	if m.Hash, err = o.hash(ctx, at.Revision); err != nil {
 		return nil, err
 	}
 	total := image.Size()
@@ -174,6 +179,15 @@ func (o *Options) finish(ctx context.Context, m *Manifest, chain []*Manifest) (*
 		zap.Int64("to-revision", m.ToRevision), zap.Int64("size-bytes", m.Object.SizeBytes), zap.Bool("verified", m.Good()),
 		zap.Duration("took", m.FinishedAt.Sub(m.TakenAt)))
 	return m, nil
+}
+
+// hash is that of the member at rev, if the others agree.
+func (o *Options) hash(ctx context.Context, rev int64) (snapshot.KVHash, error) {
+	hash, err := o.Source.HashKV(ctx, rev)
+	if err == nil && o.Agree != nil {
+		err = o.Agree(ctx, hash)
+	}
+	return hash, err
 }
 
 const discardPatience = 30 * time.Second
@@ -244,7 +258,7 @@ func (o *Options) incremental(ctx context.Context, inventory *Inventory) (_ *Man
 		return copyTables(&rows, scan)
 	})
 	if err == nil && m != nil {
-		m.Hash, err = o.Source.HashKV(ctx, m.ToRevision)
+		m.Hash, err = o.hash(ctx, m.ToRevision)
 	}
 	if err == nil && m != nil {
 		err = o.uploadHistory(ctx, m, parent, rows.Bytes())

@@ -127,3 +127,6 @@ func (m *Member) Wipe() {
 	}
 	m.damaged = true
 }
+
+// Repaired ends what FlipBit began: the member has a sound database again, and its files and hashes are checked.
+func (m *Member) Repaired() { m.damaged = false }

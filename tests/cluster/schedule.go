@@ -141,6 +141,15 @@ func (c *Cluster) workBegins(m *Member, kind string) {
 	c.atWork.busy[m] = kind
 }
 
+// AtWork tells whether the member itself says that it is at a task now.
+func (m *Member) AtWork() bool {
+	work := &m.cluster.atWork
+	work.Lock()
+	defer work.Unlock()
+	_, busy := work.busy[m]
+	return busy
+}
+
 func (c *Cluster) workEnds(m *Member) {
 	c.atWork.Lock()
 	defer c.atWork.Unlock()

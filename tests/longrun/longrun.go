@@ -13,7 +13,8 @@ func parts() map[string]int {
 	return map[string]int{
 		"TestProcesses":         21,
 		"TestVirtualCluster":    20,
-		"TestSimulation":        25,
+		"TestSimulation":        20,
+		"TestDay":               5,
 		"TestSoak":              12,
 		"TestKillNine":          6,
 		"TestSameAnswersAsEtcd": 4,
