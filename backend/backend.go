@@ -31,6 +31,8 @@ type Config struct {
 	FreelistArray bool
 	// NoSync leaves out fsync: a crash of the machine may lose the file.
 	NoSync bool
+	// Walked says that the file at Path has just been through OpenFile: Open does not look at all of its pages again.
+	Walked bool
 	// Mlock keeps the file in memory.
 	Mlock bool
 	// OnCommit is called on the committer goroutine after every commit, when

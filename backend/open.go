@@ -42,7 +42,7 @@ func openBolt(path string, cfg *Config) (*bolt.DB, error) {
 		return nil, err
 	}
 	size := info.Size()
-	if size > 0 {
+	if size > 0 && (!cfg.Walked || path != cfg.Path) {
 		if err := checkStructure(path); err != nil {
 			return nil, err
 		}

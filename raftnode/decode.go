@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -33,35 +34,55 @@ func decodeCommands(data []byte, dst []*pb.InternalRaftRequest) ([]*pb.InternalR
 	return append(dst, req), nil
 }
 
-// decodeV2 reads an entry as etcd up to 3.5 wrote it to publish a member's attributes or the cluster version: a
-// request to the v2 store, with method (2), path (3) and value (4). It returns the command of today that does the same,
-// or nil if there is none.
-func decodeV2(data []byte) (*pb.InternalRaftRequest, error) {
-	var id uint64
-	var text [5]string
+// v2Request is a request to the v2 store of etcd up to 3.5.
+type v2Request struct {
+	id                 uint64
+	method, key, value string
+}
+
+var errNotCommand = errors.New("neither a command nor a request to the v2 store")
+
+// parseV2 reads the fields that count: an ID (1), method (2), path (3) and value (4).
+func parseV2(data []byte) (v2Request, error) {
+	var r v2Request
 	for len(data) > 0 {
 		num, typ, n := protowire.ConsumeTag(data)
 		if n < 0 {
-			return nil, protowire.ParseError(n)
+			return r, protowire.ParseError(n)
 		}
 		data = data[n:]
 		n = protowire.ConsumeFieldValue(num, typ, data)
 		if n < 0 {
-			return nil, protowire.ParseError(n)
+			return r, protowire.ParseError(n)
 		}
 		switch {
 		case num == 1 && typ == protowire.VarintType:
-			id, _ = protowire.ConsumeVarint(data)
+			r.id, _ = protowire.ConsumeVarint(data)
 		case num >= 2 && num <= 4 && typ == protowire.BytesType:
 			v, _ := protowire.ConsumeBytes(data)
-			text[num] = string(v)
+			*[]*string{&r.method, &r.key, &r.value}[num-2] = string(v)
 		}
 		data = data[n:]
 	}
-	method, key, value := text[2], text[3], text[4]
-	if len(key) == 0 || key[0] != '/' {
-		return nil, errors.New("neither a command nor a request to the v2 store")
+	if r.method != "SYNC" && (r.key == "" || r.key[0] != '/') {
+		return r, errNotCommand
 	}
+	return r, nil
+}
+
+// changesKeys tells whether the request is a client's, and not of the server's own about members and versions.
+func (r v2Request) changesKeys() bool {
+	return strings.HasPrefix(r.key, "/1/") && r.method != "GET" && r.method != "QGET"
+}
+
+// decodeV2 reads an entry as etcd up to 3.5 wrote it to publish a member's attributes or the cluster version. It returns
+// the command of today that does the same, or nil if there is none.
+func decodeV2(data []byte) (*pb.InternalRaftRequest, error) {
+	r, err := parseV2(data)
+	if err != nil {
+		return nil, err
+	}
+	id, method, key, value := r.id, r.method, r.key, r.value
 	req := &pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: id}}
 	dir, last := path.Split(key)
 	switch {

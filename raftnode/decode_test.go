@@ -10,8 +10,8 @@ import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 )
 
-// v2Request is a request to the v2 store as etcd 3.5 wrote it into its log.
-func v2Request(method, path, value string) []byte {
+// v2Entry is a request to the v2 store as etcd 3.5 wrote it into its log.
+func v2Entry(method, path, value string) []byte {
 	b := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 77)
 	for i, s := range []string{method, path, value} {
 		b = protowire.AppendString(protowire.AppendTag(b, protowire.Number(i+2), protowire.BytesType), s)
@@ -46,10 +46,11 @@ func TestDecodeCommands(t *testing.T) {
 		{name: "group", data: encodeGroup(group, 100), want: []*pb.InternalRaftRequest{one, two}},
 		{name: "group as protobuf has it", data: encode(&pb.InternalRaftRequest{Batch: []*pb.InternalRaftRequest{one, two}}),
 			want: []*pb.InternalRaftRequest{one, two}},
-		{name: "attributes of etcd 3.5", data: v2Request("PUT", "/0/members/abc/attributes", `{"name":"n","clientURLs":["http://c"]}`),
+		{name: "attributes of etcd 3.5", data: v2Entry("PUT", "/0/members/abc/attributes", `{"name":"n","clientURLs":["http://c"]}`),
 			want: []*pb.InternalRaftRequest{attributes}},
-		{name: "version of etcd 3.4", data: v2Request("PUT", "/0/version", "3.5.0"), want: []*pb.InternalRaftRequest{version}},
-		{name: "other v2 request", data: v2Request("SYNC", "/", ""), want: nil},
+		{name: "version of etcd 3.4", data: v2Entry("PUT", "/0/version", "3.5.0"), want: []*pb.InternalRaftRequest{version}},
+		{name: "other v2 request", data: v2Entry("SYNC", "/", ""), want: nil},
+		{name: "clock of the v2 store", data: v2Entry("SYNC", "", ""), want: nil},
 		{name: "rubbish", data: []byte{0xff, 0xff, 0xff}, bad: true},
 	} {
 		got, err := decodeCommands(test.data, nil)

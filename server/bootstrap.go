@@ -39,7 +39,9 @@ func (s *Server) openBackend(ctx context.Context) error {
 	s.limit = quota.Limit{MaxBytes: s.cfg.QuotaBackendBytes, Size: func() int64 { return s.backend.QuotaBytes() }}
 	s.quotaAlarm = newQuotaAlarm(s.limit.Bytes())
 	var err error
-	s.backend, err = backend.Open(s.backendConfig())
+	cfg := s.backendConfig()
+	cfg.Walked = s.walked
+	s.backend, err = backend.Open(cfg)
 	switch {
 	case errors.Is(err, backend.ErrLocked):
 		return fmt.Errorf("--data-dir %q is in use: %w", s.dir.root, err)
@@ -49,9 +51,6 @@ func (s *Server) openBackend(ctx context.Context) error {
 		return fmt.Errorf("--data-dir %q: %w", s.dir.root, err)
 	}
 	if err := s.dir.removeLeftovers(); err != nil {
-		return err
-	}
-	if err := s.checkApplied(); err != nil {
 		return err
 	}
 	return s.defragAtBoot(ctx)
@@ -74,15 +73,10 @@ func (s *Server) defragAtBoot(ctx context.Context) error {
 
 // checkApplied refuses a database that holds data and does not say up to which entry of the log: what it holds would be
 // applied to it once more.
-func (s *Server) checkApplied() error {
-	if s.backendApplied() > 0 {
-		return nil
-	}
-	view := s.backend.View()
-	defer view.Close()
+func (s *Server) checkApplied(scan member.Scan) error {
 	found := errors.New("it holds data, but not up to which entry of the log: its `meta` bucket is damaged")
 	for _, bucket := range []backend.Bucket{backend.Members, backend.Key} {
-		if err := view.ScanBucket(bucket, nil, nil, func(_, _ []byte) error { return found }); err != nil {
+		if err := scan(bucket, nil, nil, func(_, _ []byte) error { return found }); err != nil {
 			return s.unusable(err)
 		}
 	}
@@ -109,9 +103,8 @@ func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
 	switch {
 	case started:
 		return s.reopenLog(applied)
-	case applied > 0:
-		return nil, fmt.Errorf("the database %s holds the log up to index %d, but there is no log in %s: point --wal-dir at "+
-			"it, or restore a snapshot into a new directory", s.dir.db, applied, s.dir.wal)
+	case applied > 0: // unless somebody has just removed the log, checkDirectory has said so
+		return nil, fmt.Errorf("there is no log in %s any more", s.dir.wal)
 	}
 	if s.cfg.InitialClusterState == config.ClusterExisting {
 		return s.joinCluster(ctx, opts)
@@ -140,20 +133,9 @@ func (s *Server) reopenLog(applied uint64) (*openLog, error) {
 	if recovered.Repaired != "" {
 		s.logger.Warn("repaired the log", zap.String("repair", recovered.Repaired))
 	}
-	last := recovered.Snapshot.GetIndex()
-	if n := len(recovered.Entries); n > 0 {
-		last = recovered.Entries[n-1].GetIndex()
-	}
-	if applied > last {
-		return nil, errors.Join(w.Close(), fmt.Errorf("the database %s is applied up to index %d, but its log %s ends at %d: "+
-			"they do not belong together, or the log has lost its end; restore a snapshot or remove and re-add the member",
-			s.dir.db, applied, s.dir.wal, last))
-	}
-	if _, term := s.backend.Durable(); term != 0 {
-		if logged := termAt(recovered, applied); logged != 0 && logged != term {
-			return nil, errors.Join(w.Close(), fmt.Errorf("the database %s is applied up to index %d of term %d, but that entry "+
-				"of its log %s is of term %d: they do not belong together; %s", s.dir.db, applied, term, s.dir.wal, logged, remedyDatabase))
-		}
+	_, term := s.backend.Durable()
+	if err := s.checkBelong(recovered, applied, term); err != nil {
+		return nil, errors.Join(w.Close(), err)
 	}
 	s.logger.Info("restarting local member", zap.String("cluster-id", hexID(s.clusterID)), s.logField(),
 		zap.Uint64("commit-index", recovered.HardState.GetCommit()), zap.Uint64("applied-index", applied))
@@ -178,35 +160,44 @@ func (s *Server) installTransfer(l *openLog) error {
 	wanted := l.recovered.Snapshot.GetIndex()
 	applied, _ := s.backend.Durable()
 	if applied >= wanted {
-		return errors.Join(s.checkMembership(), s.dir.removeTransfers(applied))
+		return s.dir.removeTransfers(applied) // and checkDirectory has seen the members
 	}
+	file := s.dir.transferred(wanted)
+	if err := s.checkTransferred(applied, wanted); err != nil {
+		return err
+	}
+	s.logger.Info("installing a received database", zap.String("file", file), zap.Uint64("index", wanted))
+	if err := s.backend.Replace(context.Background(), file); err != nil {
+		return err
+	}
+	view := s.backend.View()
+	defer view.Close()
+	return s.checkMembership(view.ScanBucket, wanted)
+}
+
+// checkTransferred refuses a log that goes on from a state which was received and is not there.
+func (s *Server) checkTransferred(applied, wanted uint64) error {
 	file := s.dir.transferred(wanted)
 	if _, err := os.Stat(file); err != nil {
 		return fmt.Errorf("failed to recover v3 backend from snapshot: the log starts behind index %d, the database %s is "+
 			"applied up to %d only, and %s is missing; restore a snapshot or remove and re-add the member",
 			wanted, s.dir.db, applied, file)
 	}
-	s.logger.Info("installing a received database", zap.String("file", file), zap.Uint64("index", wanted))
-	if err := s.backend.Replace(context.Background(), file); err != nil {
-		return err
-	}
-	return s.checkMembership()
+	return nil
 }
 
 // checkMembership refuses a database in which this member does not occur, as that of another cluster, and one from
 // which it was removed.
-func (s *Server) checkMembership() error {
-	view := s.backend.View()
-	defer view.Close()
+func (s *Server) checkMembership(scan member.Scan, applied uint64) error {
 	c := member.New(s.clusterID, 0)
-	if err := c.Load(view.ScanBucket); err != nil {
+	if err := c.Load(scan); err != nil {
 		return s.unusable(err)
 	}
 	own, found := c.Member(s.id)
 	switch {
 	case c.IsRemoved(s.id):
 		return s.removedError()
-	case !found && len(c.Members()) > 0 && s.backendApplied() > 0:
+	case !found && len(c.Members()) > 0 && applied > 0:
 		return fmt.Errorf("the database %s does not know member %s, to which the log %s belongs: they are of different "+
 			"clusters or members", s.dir.db, hexID(s.id), s.dir.wal)
 	case found:

@@ -52,9 +52,6 @@ func (d dataDir) prepare(logger *zap.Logger) error {
 		logger.Warn("the data directory may be read by others", zap.String("dir", d.root),
 			zap.Stringer("mode", info.Mode().Perm()), zap.String("recommended", "-rwx------"))
 	}
-	if _, err := os.Stat(filepath.Join(d.root, "proxy")); err == nil {
-		return fmt.Errorf("--data-dir %q belongs to an etcd v2 proxy; choose another one", d.root)
-	}
 	return d.prepareOne(d.walFlag(), d.wal, d.wal)
 }
 

@@ -101,6 +101,7 @@ type Server struct {
 	alarmed     chan struct{}
 
 	restarted bool            // the log was there already
+	walked    bool            // all pages of the database were looked at before it was opened
 	contacts  []member.Member // where peers are until the log tells
 	refused   refusals
 
@@ -175,6 +176,9 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
+		return err
+	}
+	if err := s.checkDirectory(); err != nil {
 		return err
 	}
 	if err := s.dir.prepare(s.logger); err != nil {

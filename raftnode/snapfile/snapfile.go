@@ -33,6 +33,9 @@ type Snapshot struct {
 	Members     []Member
 	// Removed are members that must not come back.
 	Removed []uint64
+	// V2Keys tells that clients have stored keys through the v2 API, which nothing but a server of etcd up to 3.5 reads.
+	// Write does not write them.
+	V2Keys bool
 	// Version is the cluster version, such as "3.7.0"; empty if none was decided yet.
 	Version string
 }

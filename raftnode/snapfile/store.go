@@ -114,6 +114,9 @@ func decodeStore(data []byte, into *Snapshot) error {
 		return err
 	}
 	cluster := s.Root.child("0")
+	if keys := s.Root.child("1"); keys != nil {
+		into.V2Keys = len(keys.Children) > 0
+	}
 	members := cluster.child("members")
 	if members == nil {
 		return fmt.Errorf("no members")
