@@ -29,6 +29,11 @@
 // write, and fresh, once the answer is made). What it proposes through Proposer carries the caller's name by itself, and is
 // checked by apply. While authentication is off all of them let everybody pass.
 //
+// # Locks and elections
+//
+// Lock, Campaign and their like (lock.go, election.go) are no requests of their own: they are made of puts, deletions and
+// watches on keys that line up under a name (queue.go), as etcd's client library makes them.
+//
 // # Streams
 //
 // A handler has to be able to return while its client is silent, because a stream that requires a leader is cut when there

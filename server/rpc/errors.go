@@ -35,6 +35,13 @@ var (
 	ErrDowngradeInProgress  = errors.New("cluster has a downgrade job in progress")
 	ErrStreamSort           = errors.New("RangeStream does not support custom sort orders")
 	ErrStreamRevisionFilter = errors.New("RangeStream does not support revision filters")
+
+	// Of locks and elections. They are in no table: clients get the text as it is.
+	ErrLockExpired   = errors.New("mutex: session is expired")
+	ErrNotElected    = errors.New("election: not leader")
+	ErrNoneElected   = errors.New("election: no leader")
+	ErrObserveClosed = errors.New("election: observe closed early")
+	ErrNoLeaderKey   = errors.New(`"leader" field must be provided`)
 )
 
 // wireError is one line of the table: what clients see of a sentinel. They match on the text, so it is etcd's to the

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	"github.com/upkeep-kv/upkeep/proto/v3electionpb"
+	"github.com/upkeep-kv/upkeep/proto/v3lockpb"
 )
 
 // ownPrefix is what our protobuf packages carry before etcd's name: upkeep.etcdserverpb.KV is etcd's etcdserverpb.KV.
@@ -51,8 +53,13 @@ type resolver struct {
 
 func newResolver() (*resolver, error) {
 	r := &resolver{etcd: new(protoregistry.Files)}
-	if err := r.add(pb.File_proto_etcdserverpb_rpc_proto); err != nil {
-		return nil, fmt.Errorf("rpc: descriptors under etcd's names: %w", err)
+	for _, file := range []protoreflect.FileDescriptor{
+		pb.File_proto_etcdserverpb_rpc_proto, v3lockpb.File_proto_v3lockpb_v3lock_proto,
+		v3electionpb.File_proto_v3electionpb_v3election_proto,
+	} {
+		if err := r.add(file); err != nil {
+			return nil, fmt.Errorf("rpc: descriptors under etcd's names: %w", err)
+		}
 	}
 	return r, nil
 }

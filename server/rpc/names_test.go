@@ -58,12 +58,15 @@ func TestReflection(t *testing.T) {
 	for _, service := range list.Service {
 		listed[service.Name] = true
 	}
-	for _, name := range []string{"KV", "Watch", "Lease", "Cluster", "Maintenance"} {
-		for _, prefix := range []string{"etcdserverpb.", "upkeep.etcdserverpb."} {
-			if !listed[prefix+name] {
-				t.Errorf("%s is not listed", prefix+name)
+	for _, name := range []string{
+		"etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Lease", "etcdserverpb.Cluster", "etcdserverpb.Maintenance",
+		"v3lockpb.Lock", "v3electionpb.Election",
+	} {
+		for _, full := range []string{name, "upkeep." + name} {
+			if !listed[full] {
+				t.Errorf("%s is not listed", full)
 			}
-			describe(protoreflect.FullName(prefix + name))
+			describe(protoreflect.FullName(full))
 		}
 	}
 	if !listed["grpc.health.v1.Health"] {

@@ -14,6 +14,8 @@ import (
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
+	"github.com/upkeep-kv/upkeep/proto/v3electionpb"
+	"github.com/upkeep-kv/upkeep/proto/v3lockpb"
 )
 
 // grpcOverheadBytes is what a gRPC message may be larger than the log request inside it.
@@ -94,9 +96,13 @@ func NewServer(deps Deps, opts Options) (*grpc.Server, error) {
 	who := callers{auth: deps.Auth, certificates: opts.CertificateUsers}
 	deps.Proposer = signing{Proposer: deps.Proposer, callers: who}
 	s := service{Deps: deps, callers: who, opts: opts}
-	registerBoth(server, &pb.KV_ServiceDesc, &kvService{service: s})
+	keys, leases := &kvService{service: s}, &leaseService{service: s}
+	registerBoth(server, &pb.KV_ServiceDesc, keys)
 	registerBoth(server, &pb.Watch_ServiceDesc, &watchService{service: s})
-	registerBoth(server, &pb.Lease_ServiceDesc, &leaseService{service: s})
+	registerBoth(server, &pb.Lease_ServiceDesc, leases)
+	line := queue{kv: keys, leases: leases, watches: deps.Watches}
+	registerBoth(server, &v3lockpb.Lock_ServiceDesc, &lockService{queue: line})
+	registerBoth(server, &v3electionpb.Election_ServiceDesc, &electionService{queue: line})
 	registerBoth(server, &pb.Cluster_ServiceDesc, &clusterService{service: s})
 	registerBoth(server, &pb.Auth_ServiceDesc, &authService{service: s})
 	// The health service of gRPC knows one service, "", which is SERVING from the start.
