@@ -106,6 +106,9 @@ func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
 	case applied > 0: // unless somebody has just removed the log, checkDirectory has said so
 		return nil, fmt.Errorf("there is no log in %s any more", s.dir.wal)
 	}
+	if err := s.discover(ctx, opts); err != nil {
+		return nil, err
+	}
 	if s.cfg.InitialClusterState == config.ClusterExisting {
 		return s.joinCluster(ctx, opts)
 	}
@@ -116,7 +119,7 @@ func (s *Server) openWAL(ctx context.Context, opts Options) (*openLog, error) {
 // not look at them.
 func (s *Server) checkBootstrap() error {
 	started, err := s.dir.hasWAL()
-	if err != nil || started {
+	if err != nil || started || s.cfg.Discovery.Wanted() {
 		return err
 	}
 	return s.cfg.CheckBootstrap()

@@ -43,6 +43,8 @@ type Options struct {
 	// Dial connects to a peer's address, host:port or unix:path; nil dials the network.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	Disk Disk
+	// Resolver looks up SRV records and addresses for --discovery-srv; nil asks the machine's.
+	Resolver *net.Resolver
 	// Changed, if set, is called when what the member has applied or committed, or its leader, has changed. It runs on
 	// the member's own goroutines and must not wait.
 	Changed func()
@@ -164,6 +166,9 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 
 // start is Start in the order in which things depend on each other.
 func (s *Server) start(ctx context.Context, opts Options) error {
+	if opts.Dial == nil {
+		opts.Dial = s.cfg.dialPeers()
+	}
 	s.governor = pace.New()
 	s.metrics = metrics.New(prometheus.NewRegistry(), s.cfg.ExtensiveMetrics)
 	if err := s.checkBootstrap(); err != nil {
@@ -200,8 +205,11 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 			_ = log.wal.Close() // else it is the node's
 		}
 	}()
-	s.metrics.Identify(metrics.Identity{MemberID: s.id, Version: APIVersion})
+	s.metrics.Identify(metrics.Identity{MemberID: s.id, Version: APIVersion, Gates: s.cfg.gates()})
 	if err := s.openState(log); err != nil {
+		return err
+	}
+	if err := s.forceNewCluster(log); err != nil {
 		return err
 	}
 	if err := s.startNode(log, opts); err != nil {

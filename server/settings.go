@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/wal"
 	"github.com/upkeep-kv/upkeep/server/auth"
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/server/metrics"
 	"github.com/upkeep-kv/upkeep/server/rpc"
 	"github.com/upkeep-kv/upkeep/server/tlsconfig"
 )
@@ -41,6 +42,14 @@ func texts(urls []url.URL) []string {
 // minLeaseSeconds is the shortest lease: one that an election cannot outlast.
 func (c settings) minLeaseSeconds() int64 {
 	return int64((3*c.ElectionTimeout/2 + time.Second - 1) / time.Second)
+}
+
+func (c settings) gates() []metrics.Gate {
+	var gates []metrics.Gate
+	for _, g := range c.Gates.List() {
+		gates = append(gates, metrics.Gate(g))
+	}
+	return gates
 }
 
 func (s *Server) mvccConfig() mvcc.Config {

@@ -27,6 +27,7 @@ const (
 	DefaultBackendBatchInterval   = 100 * time.Millisecond
 	DefaultBackendBatchLimit      = 10_000
 	DefaultCompactHashCheckTime   = time.Minute
+	DefaultDowngradeCheckTime     = 5 * time.Second
 	DefaultWatchProgressInterval  = 10 * time.Minute
 	MinWatchProgressInterval      = 100 * time.Millisecond
 )
@@ -86,6 +87,10 @@ type Config struct {
 	InitialCluster      []Member // sorted by name; empty: this member alone, set by Complete
 	InitialClusterState ClusterState
 	InitialClusterToken string
+	// Discovery finds InitialCluster out, which is empty then.
+	Discovery Discovery
+	// ForceNewCluster makes the data of a stopped member that of a cluster of one.
+	ForceNewCluster     bool
 	StrictReconfigCheck bool
 	MaxLearners         int
 
@@ -129,6 +134,7 @@ type Config struct {
 	CompactionSleepInterval time.Duration
 	Upkeep                  Upkeep
 	CorruptCheckTime        time.Duration // between the leader's comparisons of all members, 0 = never
+	DowngradeCheckTime      time.Duration // between the leader's looks at whether a downgrade is through
 	CompactHashCheckTime    time.Duration // the same for the hashes of compactions, if its gate is on; > 0
 
 	// --- watch and warnings ---
@@ -149,12 +155,15 @@ type Config struct {
 
 	ExtensiveMetrics bool // --metrics=extensive: gRPC latency histograms too
 	EnablePprof      bool
+	Tracing          Tracing
 	Log              LogConfig
 
 	// File is the config file this was read from, if it was.
 	File string
 	// Warnings were found while parsing and are logged once a logger exists.
 	Warnings []Warning
+
+	fallbackProxy bool // --discovery-fallback=proxy
 }
 
 // LogConfig says where log lines go and how they look.
@@ -196,6 +205,7 @@ func Default() *Config {
 		InitialClusterToken:         DefaultInitialClusterToken,
 		StrictReconfigCheck:         true,
 		MaxLearners:                 1,
+		Discovery:                   defaultDiscovery(),
 		SelfSignedYears:             DefaultSelfSignedYears,
 		AuthToken:                   DefaultAuthToken,
 		AuthTokenTTLSeconds:         DefaultAuthTokenTTLSeconds,
@@ -210,11 +220,13 @@ func Default() *Config {
 		BackendBatchLimit:           DefaultBackendBatchLimit,
 		AutoCompaction:              Retention{Mode: CompactPeriodic},
 		CompactHashCheckTime:        DefaultCompactHashCheckTime,
+		DowngradeCheckTime:          DefaultDowngradeCheckTime,
 		Upkeep:                      defaultUpkeep(),
 		WatchProgressNotifyInterval: DefaultWatchProgressInterval,
 		WarningApplyDuration:        100 * time.Millisecond,
 		WarningUnaryRequestDuration: 300 * time.Millisecond,
 		EnableGRPCGateway:           true,
+		Tracing:                     Tracing{Address: defaultTracingAddress, Service: DefaultTracingService},
 		Log: LogConfig{
 			Level:    "info",
 			Format:   "json",
@@ -236,7 +248,7 @@ func (c *Config) Complete() {
 	if c.DataDir == "" {
 		c.DataDir = c.Name + ".etcd"
 	}
-	if len(c.InitialCluster) == 0 {
+	if len(c.InitialCluster) == 0 && !c.Discovery.Wanted() {
 		c.InitialCluster = []Member{{Name: c.Name, PeerURLs: urlStrings(c.AdvertisePeerURLs)}}
 	}
 	orDefault(&c.AuthTokenTTLSeconds, DefaultAuthTokenTTLSeconds)

@@ -13,9 +13,15 @@ type FeatureGates struct {
 	InitialCorruptCheck    bool // a member compares its history with its peers' before it starts to take part
 	LeaseCheckpoint        bool // the leader replicates remaining times to live
 	LeaseCheckpointPersist bool // and members keep them on disk; needs LeaseCheckpoint
+	// SetMemberLocalAddr makes connections to other members come from the address of the first advertised peer URL that is
+	// an IP address.
+	SetMemberLocalAddr bool
 	// StopGRPCServiceOnDefrag makes the health service answer NOT_SERVING while a defragmentation runs that a client has
 	// asked for, so that clients that look move to other members. Requests are served all the same.
 	StopGRPCServiceOnDefrag bool
+
+	allAlpha, allBeta bool
+	asked             map[string]bool // what every gate was set to, alone or with its group; nil for all defaults
 }
 
 // Gate describes one gate, for etcd_server_feature_enabled.
@@ -31,7 +37,6 @@ type gateKind int
 const (
 	gateReal     gateKind = iota // has a field in FeatureGates
 	gateNeedless                 // what it switches does not exist here, with either value
-	gateAbsent                   // not available in this version; only false is accepted
 )
 
 type gateSpec struct {
@@ -51,7 +56,7 @@ func gateSpecs() []gateSpec {
 		{name: "LeaseCheckpoint", stage: "ALPHA"},
 		{name: "LeaseCheckpointPersist", stage: "ALPHA"},
 		{name: "PriorityRequest", stage: "ALPHA", kind: gateNeedless, reason: "requests of one kind do not wait for another kind"},
-		{name: "SetMemberLocalAddr", stage: "ALPHA", kind: gateAbsent},
+		{name: "SetMemberLocalAddr", stage: "ALPHA"},
 		{name: "StopGRPCServiceOnDefrag", stage: "ALPHA"},
 		{name: "TxnModeWriteWithSharedBuffer", stage: "BETA", preset: true, kind: gateNeedless, reason: "transactions never copy the write buffer"},
 	}
@@ -72,46 +77,60 @@ func ParseFeatureGates(text string) (FeatureGates, []Warning, error) {
 		}
 		on, err := strconv.ParseBool(value)
 		if err != nil {
-			return gates, nil, fmt.Errorf("invalid value of %s=%s: %w", name, value, err)
+			return gates, nil, fmt.Errorf("invalid value of %s=%s, err: %w", name, value, err)
 		}
 		values[name] = on
 	}
 	specs := gateSpecs()
-	for name, on := range values {
+	for name := range values {
 		at := slices.IndexFunc(specs, func(s gateSpec) bool { return s.name == name })
 		switch {
 		case name == "AllAlpha" || name == "AllBeta":
 		case at < 0:
 			return gates, nil, fmt.Errorf("unrecognized feature gate: %s", name)
-		case specs[at].kind == gateAbsent && on:
-			return gates, nil, fmt.Errorf("feature gate %s is not available in this version", name)
 		case specs[at].kind == gateNeedless:
 			warnings = append(warnings, warn("feature gate has no effect", "feature-gate", name, "reason", specs[at].reason))
 		}
 	}
-	gates.CompactHashCheck = gateValue(values, "CompactHashCheck", "AllAlpha")
-	gates.InitialCorruptCheck = gateValue(values, "InitialCorruptCheck", "AllAlpha")
-	gates.LeaseCheckpoint = gateValue(values, "LeaseCheckpoint", "AllAlpha")
-	gates.LeaseCheckpointPersist = gateValue(values, "LeaseCheckpointPersist", "AllAlpha")
-	gates.StopGRPCServiceOnDefrag = gateValue(values, "StopGRPCServiceOnDefrag", "AllAlpha")
+	gates.decide(values)
 	slices.SortFunc(warnings, func(a, b Warning) int { return strings.Compare(a.String(), b.String()) })
 	return gates, warnings, nil
 }
 
-func gateValue(values map[string]bool, name, group string) bool {
-	if on, ok := values[name]; ok {
-		return on
+// decide sets every gate to its own value, else to that of its group, else to its default.
+func (g *FeatureGates) decide(values map[string]bool) {
+	g.allAlpha, g.allBeta, g.asked = values["AllAlpha"], values["AllBeta"], map[string]bool{}
+	fields := map[string]*bool{
+		"CompactHashCheck": &g.CompactHashCheck, "InitialCorruptCheck": &g.InitialCorruptCheck, "LeaseCheckpoint": &g.LeaseCheckpoint,
+		"LeaseCheckpointPersist": &g.LeaseCheckpointPersist, "SetMemberLocalAddr": &g.SetMemberLocalAddr,
+		"StopGRPCServiceOnDefrag": &g.StopGRPCServiceOnDefrag,
 	}
-	return values[group]
+	groups := map[string]string{"ALPHA": "AllAlpha", "BETA": "AllBeta"}
+	for _, s := range gateSpecs() {
+		on, own := values[s.name]
+		if group, grouped := values[groups[s.stage]]; !own && grouped {
+			on, own = group, true
+		}
+		if !own {
+			on = s.preset
+		}
+		g.asked[s.name] = on
+		if field := fields[s.name]; field != nil {
+			*field = on
+		}
+	}
 }
 
-// List names every gate this server has a use for and whether it is on.
+// List names every gate that etcd has, by name, and whether it is on: as asked for, even where it changes nothing here.
+// It is what etcd_server_feature_enabled says.
 func (g FeatureGates) List() []Gate {
-	return []Gate{
-		{Name: "CompactHashCheck", Stage: "ALPHA", Enabled: g.CompactHashCheck},
-		{Name: "InitialCorruptCheck", Stage: "ALPHA", Enabled: g.InitialCorruptCheck},
-		{Name: "LeaseCheckpoint", Stage: "ALPHA", Enabled: g.LeaseCheckpoint},
-		{Name: "LeaseCheckpointPersist", Stage: "ALPHA", Enabled: g.LeaseCheckpointPersist},
-		{Name: "StopGRPCServiceOnDefrag", Stage: "ALPHA", Enabled: g.StopGRPCServiceOnDefrag},
+	gates := []Gate{{Name: "AllAlpha", Stage: "ALPHA", Enabled: g.allAlpha}, {Name: "AllBeta", Stage: "BETA", Enabled: g.allBeta}}
+	for _, s := range gateSpecs() {
+		gate := Gate{Name: s.name, Stage: s.stage, Enabled: s.preset}
+		if on, asked := g.asked[s.name]; asked {
+			gate.Enabled = on
+		}
+		gates = append(gates, gate)
 	}
+	return gates
 }

@@ -75,9 +75,9 @@ type raw struct {
 // optionTable lists every option there is, in the order of the usage text.
 func optionTable(c *Config, r *raw) []*option {
 	return slices.Concat(
-		memberOptions(c, r), clusterOptions(c, r), securityOptions(c, r), authOptions(c), maintenanceOptions(c, r),
+		memberOptions(c, r), clusterOptions(c, r), discoveryOptions(c), securityOptions(c, r), authOptions(c), maintenanceOptions(c, r),
 		scheduleOptions(c), limitOptions(c),
-		tuningOptions(c, r), httpOptions(c), observingOptions(c, r), compatibilityOptions(c), legacyOptions(),
+		tuningOptions(c, r), httpOptions(c), observingOptions(c, r), tracingOptions(&c.Tracing), compatibilityOptions(c), legacyOptions(),
 	)
 }
 
@@ -116,7 +116,7 @@ func clusterOptions(c *Config, r *raw) []*option {
 		truth("strict-reconfig-check", clusterSection, true, "Refuse membership changes that would lose the quorum.", &c.StrictReconfigCheck),
 		whole("max-learners", clusterSection, "1", "Largest number of learners in the cluster.", &c.MaxLearners),
 		truth("pre-vote", clusterSection, true, "Let a member that was cut off ask before it disturbs the cluster with an election.", &c.PreVote),
-		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint, LeaseCheckpointPersist, StopGRPCServiceOnDefrag, AllAlpha, AllBeta.", &r.gates),
+		text("feature-gates", clusterSection, "", "Comma-separated Name=true|false pairs: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint, LeaseCheckpointPersist, SetMemberLocalAddr, StopGRPCServiceOnDefrag, AllAlpha, AllBeta. FastLeaseKeepAlive, PriorityRequest and TxnModeWriteWithSharedBuffer are accepted and change nothing.", &r.gates),
 	}
 }
 
@@ -129,6 +129,7 @@ func maintenanceOptions(c *Config, r *raw) []*option {
 		span("compaction-sleep-interval", upkeepSection, 0, "Pause between two pieces of a compaction. 0: for as long as requests need.", &c.CompactionSleepInterval),
 		span("corrupt-check-time", upkeepSection, 0, "Time between comparisons of all members' histories by the leader, 0 never.", &c.CorruptCheckTime),
 		span("compact-hash-check-time", upkeepSection, DefaultCompactHashCheckTime, "Time between comparisons of the hashes that compactions make. Needs the gate CompactHashCheck.", &c.CompactHashCheckTime),
+		span("downgrade-check-time", upkeepSection, DefaultDowngradeCheckTime, "Time between two looks at whether a downgrade is through.", &c.DowngradeCheckTime),
 		whole("bootstrap-defrag-threshold-megabytes", upkeepSection, "0", "Defragment before serving if that frees at least so many MiB. 0 never does.", &c.BootstrapDefragThresholdMBytes),
 		whole("snapshot-count", upkeepSection, strconv.Itoa(DefaultSnapshotCount), "Applied log entries between two raft snapshots.", &c.SnapshotCount),
 		whole("snapshot-catchup-entries", upkeepSection, strconv.Itoa(DefaultSnapshotCatchUpEntries), "Log entries kept for slow followers.", &c.SnapshotCatchUpEntries),
@@ -171,6 +172,7 @@ func tuningOptions(c *Config, r *raw) []*option {
 			set: func(text string) error { c.BackendFreelistArray = text == "array"; return nil }},
 		truth("memory-mlock", tuningSection, false, "Keep the database's pages in memory.", &c.MemoryMlock),
 		span("watch-progress-notify-interval", tuningSection, DefaultWatchProgressInterval, "Time between progress notifications of idle watches, at least 100ms.", &c.WatchProgressNotifyInterval),
+		truth("force-new-cluster", unsafeSection, false, "Make the data of a stopped member that of a cluster of one, whatever became of the others. For one start only, and never while another member lives.", &c.ForceNewCluster),
 		truth("unsafe-no-fsync", unsafeSection, false, "Do not wait for the disk. A power cut loses acknowledged data.", &c.UnsafeNoFsync),
 	}
 }
@@ -238,10 +240,22 @@ func compatibilityOptions(c *Config) []*option {
 		}
 		return o
 	}
+	deprecation := accept("v2-deprecation", "write-only", "there is no v2 store")
+	deprecation.set = only(deprecation.set, "not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone")
 	return []*option{
 		accept("raft-read-timeout", "5s", "members talk over gRPC streams, which have keep-alives instead"),
 		accept("raft-write-timeout", "5s", "members talk over gRPC streams, which have keep-alives instead"),
-		accept("v2-deprecation", "write-only", "there is no v2 store"),
+		deprecation,
+	}
+}
+
+// only refuses other values than those.
+func only(set func(string) error, values ...string) func(string) error {
+	return func(text string) error {
+		if !slices.Contains(values, text) {
+			return fmt.Errorf("expected one of %v", values)
+		}
+		return set(text)
 	}
 }
 

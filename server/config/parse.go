@@ -108,12 +108,9 @@ func (p *parser) flags(args []string) error {
 	return nil
 }
 
-// explainUndefined tells a flag of etcd's that is missing here from a typing error, and writes flags with two dashes.
+// explainUndefined writes flags with two dashes.
 func explainUndefined(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-		if isAbsent(name) {
-			return fmt.Errorf("flag --%s of etcd is not available in this version of Upkeep", name)
-		}
 		return fmt.Errorf("flag provided but not defined: --%s", name)
 	}
 	twoDashes := strings.NewReplacer("for flag -", "for flag --", "\" for -", "\" for flag --", "needs an argument: -", "needs an argument: --")
@@ -196,7 +193,7 @@ func (p *parser) file(path string) error {
 			keys["socket-"+name] = value
 		}
 	}
-	if err := flattenSecurity(keys); err != nil {
+	if err := errors.Join(flattenSecurity(keys), flattenDiscovery(keys)); err != nil {
 		return fmt.Errorf("--config-file %s: %w", path, err)
 	}
 	for _, name := range sortedKeys(keys) {
@@ -211,11 +208,7 @@ func (p *parser) file(path string) error {
 func (p *parser) fileKey(name string, value any) error {
 	o := p.option(name)
 	if o == nil || o.hidden || name == "config-file" || name == "version" {
-		reason := "unknown"
-		if isAbsent(name) {
-			reason = "not available in this version of Upkeep"
-		}
-		p.warn("ignored a key of the config file", "key", name, "reason", reason)
+		p.warn("ignored a key of the config file", "key", name, "reason", "unknown")
 		return nil
 	}
 	text, err := fileText(value, o.nanos)

@@ -13,7 +13,7 @@ const maxElectionTimeout = 50 * time.Second
 
 // Validate reports every setting that cannot be served, each message naming its flag. Call Complete first.
 func (c *Config) Validate() error {
-	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkSecurity(), c.checkCluster(), c.checkLimits(), c.checkUpkeep(), c.Log.validate())
+	return errors.Join(c.checkRaft(), c.checkURLs(), c.checkSecurity(), c.checkCluster(), c.checkDiscovery(), c.Tracing.check(), c.checkLimits(), c.checkUpkeep(), c.Log.validate())
 }
 
 func (c *Config) checkRaft() error {
@@ -88,6 +88,8 @@ func (c *Config) checkLimits() error {
 	switch {
 	case c.CompactHashCheckTime <= 0:
 		return fmt.Errorf("--compact-hash-check-time must be >0 (set to %s)", c.CompactHashCheckTime)
+	case c.DowngradeCheckTime < 0:
+		return fmt.Errorf("--downgrade-check-time must not be negative (set to %s)", c.DowngradeCheckTime)
 	case c.CorruptCheckTime < 0:
 		return fmt.Errorf("--corrupt-check-time must not be negative (set to %s)", c.CorruptCheckTime)
 	}

@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"server/maintenance": {"proto", "server/schedule"},
 	"server/schedule":    {"proto", "backend"},
 	"server/integrity":   {},
+	"server/discovery":   {},
 	"server/httpapi":     {"server/metrics", "server/tlsconfig"},
 	"server/gateway":     {"proto"},
 	"server/rpc":         {"proto", "backend", "mvcc", "quota", "raftnode", "server/apply", "server/auth", "server/member", "server/schedule"},
