@@ -115,3 +115,31 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 }
+
+func TestFelt(t *testing.T) {
+	o := &options{servers: [2]contender{{name: "old"}, {name: "new"}}}
+	r := newResults()
+	for _, server := range []struct {
+		name         string
+		p99, longest float64
+	}{{"old", 30, 900}, {"new", 2.5, 19}} {
+		r.add(server.name, "no maintenance, 1.0 GiB", "put p99 ms", 2)
+		r.add(server.name, "no maintenance, 1.0 GiB", "put longest ms", 5)
+		r.add(server.name, "defrag, 1.0 GiB", "put p99 ms", server.p99)
+		r.add(server.name, "defrag, 1.0 GiB", "put longest ms", server.longest)
+		r.add(server.name, "put, 1 member, 1 client", metricP99, 3)
+	}
+	want := `
+The targets are a p99 of at most 1.5 times that without maintenance, and no wait of 20 ms or more.
+
+| maintenance     | request | old p99 / p99 without | old longest ms | within the targets | new p99 / p99 without | new longest ms | within the targets |
+|-----------------|---------|----------------------:|---------------:|-------------------:|----------------------:|---------------:|-------------------:|
+| defrag, 1.0 GiB | put     |                  15.0 |            900 |                 no |                  1.25 |           19.0 |                yes |
+`
+	if got := r.felt(o); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := newResults().felt(o); got != "" {
+		t.Errorf("without such rows: %q", got)
+	}
+}

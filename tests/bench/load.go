@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,6 +157,7 @@ type openLoop struct {
 	rate     int // per second
 	clients  []*clientv3.Client
 	request  request
+	patience time.Duration // of one request; 0 means 5 minutes
 	inflight sync.WaitGroup
 	// measured is where requests that fall due now are counted.
 	measured atomic.Pointer[latencies]
@@ -188,8 +190,9 @@ func (l *openLoop) run(ctx context.Context) {
 		client, seed := l.clients[n%len(l.clients)], uint64(n)
 		l.inflight.Go(func() {
 			defer func() { <-slots }()
-			timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
+			timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(l.patience, 5*time.Minute))
 			defer cancel()
+			timeout = context.WithValue(timeout, dueKey{}, at)
 			random := rand.New(rand.NewPCG(seed, 2))
 			err := l.request(timeout, client, random)
 			for wait := shortestRetry; err != nil && timeout.Err() == nil; wait = min(2*wait, longestRetry) {

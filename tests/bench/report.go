@@ -58,6 +58,48 @@ func (r *results) markdown(o *options) string {
 	return renderMarkdown(table)
 }
 
+// Targets of what may be felt of maintenance.
+const (
+	targetShare     = 1.5
+	targetLongestMs = 20
+)
+
+// felt is a table of what each kind of maintenance does to requests: p99 against that of the same load without it, and the
+// longest wait. It is empty without such rows.
+func (r *results) felt(o *options) string {
+	table := [][]string{{"maintenance", "request"}}
+	for _, server := range o.servers {
+		table[0] = append(table[0], server.name+" p99 / p99 without", server.name+" longest ms", "within the targets")
+	}
+	for _, key := range r.order {
+		kind, isP99 := strings.CutSuffix(key.metric, " p99 ms")
+		_, of, sized := strings.Cut(key.row, ", ")
+		if !isP99 || !sized || strings.HasPrefix(key.row, withoutMaintenance) {
+			continue
+		}
+		without := rowMetric{withoutMaintenance + ", " + of, key.metric}
+		if r.values[without] == nil {
+			continue
+		}
+		line := []string{key.row, kind}
+		for _, server := range o.servers {
+			share := medianRatio(r.values[without][server.name], r.values[key][server.name])
+			longest := median(r.values[rowMetric{key.row, kind + " longest ms"}][server.name])
+			verdict := "no"
+			if share <= targetShare && longest < targetLongestMs {
+				verdict = "yes"
+			}
+			line = append(line, number(share), number(longest), verdict)
+		}
+		table = append(table, line)
+	}
+	if len(table) == 1 {
+		return ""
+	}
+	return fmt.Sprintf("\nThe targets are a p99 of at most %.1f times that without maintenance, and no wait of %d ms or more.\n\n%s",
+		targetShare, targetLongestMs, renderMarkdown(table))
+}
+
 // evenWithin is the ratio that rounds of the same server differ by anyway.
 const evenWithin = 1.05
 

@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sys/unix"
 )
 
 // Metrics. The name says the unit; better says which way is good.
@@ -22,10 +18,6 @@ const (
 	metricResident  = "resident memory MiB"
 	metricAnonymous = "of it not page cache MiB"
 	metricTook      = "took s"
-	metricPutP99    = "put p99 ms"
-	metricPutMax    = "put longest ms"
-	metricGetP99    = "get p99 ms"
-	metricGetMax    = "get longest ms"
 	metricRetried   = "refused and sent again"
 )
 
@@ -144,148 +136,4 @@ func (b *bench) restart(ctx context.Context) error {
 		b.record(server, row, metricAnonymous, float64(anonymous)/(1<<20))
 		return nil
 	})
-}
-
-const bigValueBytes = 4096
-
-// maintenance measures what requests notice of maintenance of a large store.
-func (b *bench) maintenance(ctx context.Context) error {
-	return b.turns(func(_ int, server contender) error {
-		c, err := startFresh(ctx, server, b.dir, 1)
-		if err != nil {
-			return err
-		}
-		defer c.remove()
-		keys := int(b.sizeBytes / bigValueBytes)
-		if err := fill(ctx, c, "big", keys, bigValueBytes); err != nil {
-			return err
-		}
-		size := humanize.IBytes(uint64(b.sizeBytes))
-		if err := b.under(ctx, c, keys, "no maintenance, "+size, func(ctx context.Context, _ *clientv3.Client) error {
-			pause(ctx, b.duration)
-			return nil
-		}); err != nil {
-			return err
-		}
-		if b.wants("defrag") {
-			if err := b.under(ctx, c, keys, "defrag, "+size, func(ctx context.Context, client *clientv3.Client) error {
-				_, err := client.Defragment(ctx, client.Endpoints()[0])
-				return err
-			}); err != nil {
-				return err
-			}
-		}
-		if b.wants("snapshot") {
-			if err := b.under(ctx, c, keys, "snapshot save, "+size, saveSnapshot(c.dir)); err != nil {
-				return err
-			}
-		}
-		if b.wants("compaction") {
-			return b.compaction(ctx, c, keys)
-		}
-		return nil
-	})
-}
-
-// saveSnapshot receives a snapshot into a file, as a backup job on the same disk does.
-func saveSnapshot(dir string) func(context.Context, *clientv3.Client) error {
-	return func(ctx context.Context, client *clientv3.Client) error {
-		snapshot, err := client.SnapshotWithVersion(ctx)
-		if err != nil {
-			return err
-		}
-		defer snapshot.Snapshot.Close()
-		file, err := os.CreateTemp(dir, "snapshot")
-		if err != nil {
-			return err
-		}
-		defer os.Remove(file.Name())
-		defer file.Close()
-		if _, err := io.Copy(file, snapshot.Snapshot); err != nil {
-			return err
-		}
-		return file.Sync()
-	}
-}
-
-// compaction writes revisions of few keys, one revision per request, and compacts all of them away.
-func (b *bench) compaction(ctx context.Context, c *cluster, keys int) error {
-	put := func(ctx context.Context, client *clientv3.Client, part int) error {
-		_, err := client.Put(ctx, keyName("old", part%1000), fmt.Sprintf("%0*d", valueBytes, part))
-		return err
-	}
-	if err := inParallel(ctx, c, 500, b.revisions, put); err != nil {
-		return err
-	}
-	row := fmt.Sprintf("compaction, %d revisions", b.revisions)
-	return b.under(ctx, c, keys, row, func(ctx context.Context, client *clientv3.Client) error {
-		now, err := client.Get(ctx, "first")
-		if err != nil {
-			return err
-		}
-		_, err = client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
-		return err
-	})
-}
-
-// under runs maintenance while puts and gets go on at a fixed rate, and
-// records what those that fell due during it had to wait.
-func (b *bench) under(
-	ctx context.Context, c *cluster, keys int, row string, maintain func(context.Context, *clientv3.Client) error,
-) error {
-	unix.Sync() // what was written before must not be what is measured
-	clients, closeClients, err := dialMany(c.endpoints, 20)
-	if err != nil {
-		return err
-	}
-	defer closeClients()
-	operator, err := dial(c.endpoints...)
-	if err != nil {
-		return err
-	}
-	defer operator.Close()
-
-	puts := &openLoop{rate: b.rate, clients: clients[:10], request: putOne(1000)}
-	gets := &openLoop{rate: b.rate, clients: clients[10:], request: getOne("big", keys)}
-	loops := []*openLoop{puts, gets}
-	loading, stop := context.WithCancel(ctx)
-	defer stop()
-	ended := make(chan struct{}, len(loops))
-	for _, loop := range loops {
-		loop.measured.Store(newLatencies())
-		go func() {
-			loop.run(loading)
-			ended <- struct{}{}
-		}()
-	}
-	pause(ctx, b.warmup)
-	measured := []*latencies{newLatencies(), newLatencies()}
-	for i, loop := range loops {
-		loop.measured.Store(measured[i])
-	}
-	start := time.Now()
-	err = maintain(ctx, operator)
-	took := time.Since(start)
-	for _, loop := range loops {
-		loop.measured.Store(newLatencies())
-	}
-	stop()
-	for range loops {
-		<-ended
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", row, err)
-	}
-	for _, m := range measured {
-		if m.errors > 0 {
-			return fmt.Errorf("%s: %d requests failed: %w", row, m.errors, m.last)
-		}
-	}
-	b.record(c.server, row, metricPutP99, measured[0].quantile(99))
-	b.record(c.server, row, metricPutMax, measured[0].longest())
-	b.record(c.server, row, metricGetP99, measured[1].quantile(99))
-	b.record(c.server, row, metricGetMax, measured[1].longest())
-	b.record(c.server, row, metricRetried, float64(measured[0].retried.Load()+measured[1].retried.Load()))
-	b.record(c.server, row, metricTook, took.Seconds())
-	return nil
 }
