@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,59 +16,22 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
-	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/server/apply"
 	"github.com/upkeep-kv/upkeep/server/integrity"
+	"github.com/upkeep-kv/upkeep/server/maintenance"
 	"github.com/upkeep-kv/upkeep/snapshot"
 )
 
 const (
-	// stagedPrefix names an image that is staged for an online restore; the SHA-256 of the file follows.
-	stagedPrefix = "restore-"
-	stagedSuffix = ".restore.db"
-	// stagedFor is how long a staged file is kept that no command has taken, since whoever was about to restore has failed.
-	stagedFor = time.Hour
 	// restoreOutcome is how long a command is looked for whose result did not come in time, restoreLook how often.
 	restoreOutcome = 2 * time.Minute
 	restoreLook    = 200 * time.Millisecond
 )
 
-// staged is where the file of an online restore waits for its command. It survives a start: the command may be in the log.
-func (d dataDir) staged(sum string) string { return filepath.Join(d.snap, sum+stagedSuffix) }
-
-// stagedSum is the checksum in the name of a staged image.
-func stagedSum(image string) (sum string, ok bool) {
-	sum, ok = strings.CutPrefix(image, stagedPrefix)
-	return sum, ok && len(sum) == 64 && strings.Trim(sum, "0123456789abcdef") == ""
-}
-
-// stage keeps a received file for the command that is about to come.
-func (s *Server) stage(file, sum string) error {
-	s.dropStaged(sum, stagedFor)
-	return errors.Join(os.Rename(file, s.dir.staged(sum)), s.disk.fs().SyncDir(s.dir.snap))
-}
-
-// dropStaged removes staged files that are older than age, but for one.
-func (s *Server) dropStaged(but string, age time.Duration) {
-	files, _ := filepath.Glob(filepath.Join(s.dir.snap, "*"+stagedSuffix)) // the pattern is well-formed
-	for _, file := range files {
-		info, err := os.Stat(file)
-		if err != nil || file == s.dir.staged(but) || time.Since(info.ModTime()) < age {
-			continue
-		}
-		if err := os.Remove(file); err != nil {
-			s.logger.Warn("cannot remove the file of a restore that was given up", zap.String("file", file), zap.Error(err))
-		}
-	}
-}
-
-// giveUpStaged removes the file here at once; the other members remove it when it is old.
-func (s *Server) giveUpStaged(sum string) {
-	if err := os.Remove(s.dir.staged(sum)); err != nil {
-		s.logger.Warn("cannot remove the file of a restore that was given up", zap.Error(err))
-	}
-}
+// reportFunc is told how far something is; total is 0 where that is not known.
+type reportFunc = func(phase string, done, total int64)
 
 // RestoreOnlineOptions of RestoreOnline.
 type RestoreOnlineOptions struct {
@@ -80,12 +42,26 @@ type RestoreOnlineOptions struct {
 	Confirm string
 	// ToRevision restores the keys as they were then; 0 means the snapshot's newest revision.
 	ToRevision int64
+	// Report is told how far it is, by one goroutine at a time; may be nil.
+	Report func(phase string, done, total int64)
+}
+
+// String is how events name it.
+func (o *RestoreOnlineOptions) String() string {
+	what := fmt.Sprintf("its own revision %d", o.ToRevision)
+	if o.Snapshot != "" {
+		what = "the snapshot with hash " + o.Confirm
+		if o.ToRevision > 0 {
+			what += fmt.Sprintf(", up to revision %d", o.ToRevision)
+		}
+	}
+	return "asked for by a client: the cluster goes back to " + what
 }
 
 // RestoreOnlineResult says what was done.
 type RestoreOnlineResult struct {
-	// Revision is the cluster's now, Restored the one that its keys are of.
-	Revision, Restored int64
+	// Revision is the cluster's now, Restored the one that its keys are of, Before the cluster's before it.
+	Revision, Restored, Before int64
 	// SafetySnapshot is where, on this member, the state from before is.
 	SafetySnapshot string
 	// Pause is how long requests to this member waited.
@@ -100,48 +76,120 @@ func refuseRestore(format string, args ...any) error {
 	return status.Errorf(codes.FailedPrecondition, "nothing was restored: "+format, args...)
 }
 
-// RestoreOnline takes the whole live cluster back to a snapshot, or to a revision that it still holds.
+// RestoreOnline takes the whole live cluster back to a snapshot, or to a revision that it still holds. It is a task of the
+// schedule: it waits for its turn as long as ctx lets it, and nothing else begins while it runs.
 func (s *Server) RestoreOnline(ctx context.Context, o RestoreOnlineOptions) (result RestoreOnlineResult, err error) {
 	if !s.restoring.TryLock() {
 		return result, refuseRestore("another restore is under way on this member")
 	}
 	defer s.restoring.Unlock()
-	if o.Snapshot == "" && o.ToRevision <= 0 {
-		return result, status.Error(codes.InvalidArgument, "name a snapshot or a revision to restore")
+	if o.Report == nil {
+		o.Report = func(string, int64, int64) {}
 	}
+	if err := s.checkRestore(ctx, o); err != nil {
+		return result, err
+	}
+	var refused error
+	_, err = s.agent.Call(ctx, maintenance.Asked{
+		Kind: schedulepb.Kind_RESTORE, Reason: o.String(), HasLeader: func() bool { return s.node.Lead() != 0 },
+		Waiting: func(open *schedulepb.Task) {
+			o.Report(fmt.Sprintf("wait: task %d, %s, is open", open.Sequence, maintenance.KindName(open.Kind)), 0, 0)
+		},
+		Work: maintenance.WorkerFunc(func(ctx context.Context, _ *schedulepb.Task, report func(string, int64, int64)) (*schedulepb.Outcome, error) {
+			told := o.Report
+			o.Report = func(phase string, done, total int64) {
+				told(phase, done, total)
+				report(phase, done, total)
+			}
+			if result, err = s.restoreOnline(ctx, o); err != nil {
+				if ctx.Err() == nil {
+					refused = err
+				}
+				return nil, errors.New(status.Convert(err).Message())
+			}
+			return restoreOutcomeOf(result), nil
+		}),
+	})
+	switch {
+	case errors.Is(err, maintenance.ErrNoSchedule):
+		return result, refuseRestore("there is no leader; a majority of the members must run")
+	case refused != nil:
+		return result, refused
+	case err != nil:
+		return result, callError(err)
+	}
+	return result, nil
+}
+
+// restoreOutcomeOf is what the history of maintenance tells.
+func restoreOutcomeOf(r RestoreOnlineResult) *schedulepb.Outcome {
+	out := &schedulepb.Outcome{
+		Message: fmt.Sprintf("all %d members are back at revision %d, were at %d and go on from %d; the state from before is in %s",
+			r.Members, r.Restored, r.Before, r.Revision, r.SafetySnapshot),
+		LongestPause: int64(r.Pause), Hash: r.Hash,
+	}
+	for name, value := range map[string]int64{"restored-revision": r.Restored, "revision-before": r.Before, "revision": r.Revision} {
+		out.Details = append(out.Details, &schedulepb.Parameter{Name: name, Value: strconv.FormatInt(value, 10)})
+	}
+	out.Details = append(out.Details, &schedulepb.Parameter{Name: "safety-snapshot", Value: r.SafetySnapshot})
+	slices.SortFunc(out.Details, func(a, b *schedulepb.Parameter) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// checkRestore refuses what cannot be done, before anybody has to wait for it.
+func (s *Server) checkRestore(ctx context.Context, o RestoreOnlineOptions) error {
+	if o.Snapshot == "" && o.ToRevision <= 0 {
+		return status.Error(codes.InvalidArgument, "name a snapshot or a revision to restore")
+	}
+	if _, err := s.allWell(ctx); err != nil {
+		return err
+	}
+	o.Report("verify", 0, 0)
+	if o.Snapshot != "" {
+		return confirmSnapshot(ctx, o.Snapshot, o.Confirm)
+	}
+	return s.confirmLive(ctx, o)
+}
+
+// restoreOnline is the work itself.
+func (s *Server) restoreOnline(ctx context.Context, o RestoreOnlineOptions) (result RestoreOnlineResult, err error) {
 	members, err := s.allWell(ctx)
 	if err != nil {
 		return result, err
 	}
-	if o.Snapshot != "" {
-		if err := confirmSnapshot(ctx, o.Snapshot, o.Confirm); err != nil {
-			return result, err
-		}
-	} else if err := s.confirmLive(ctx, o); err != nil {
-		return result, err
-	}
-	if result.SafetySnapshot, err = s.saveSafety(ctx); err != nil {
+	if result.SafetySnapshot, err = s.saveSafety(ctx, o.Report); err != nil {
 		return result, err
 	}
 	source := o.Snapshot
 	if source == "" {
 		source = result.SafetySnapshot
 	}
+	o.Report("prepare", 0, 0)
 	prepared, err := s.prepareRestore(ctx, source, o.ToRevision)
 	if err != nil {
 		return result, err
 	}
 	result.Restored, result.LostLeases, result.Members = prepared.Restored, prepared.LostLeases, len(members)
-	if err := s.stageEverywhere(ctx, members, prepared); err != nil {
-		s.giveUpStaged(prepared.SHA256)
+	if err := s.stageEverywhere(ctx, members, prepared, o.Report); err != nil {
+		s.giveUpStaged(members, prepared.SHA256)
 		return result, err
+	}
+	if ctx.Err() != nil {
+		s.giveUpStaged(members, prepared.SHA256)
+		return result, context.Cause(ctx)
 	}
 	s.logger.Warn("restoring a snapshot on the live cluster", zap.Int64("restored-revision", prepared.Restored),
 		zap.String("safety-snapshot", result.SafetySnapshot), zap.Int("members", len(members)))
+	// From here on it is not in this member's hands any more, whoever gives up waiting for it.
+	ctx, done := s.untilStopping(ctx)
+	defer done()
+	o.Report("commit", 0, 0)
+	result.Before = s.store.Revision()
 	if result.Revision, err = s.commitRestore(ctx, members, prepared); err != nil {
 		return result, err
 	}
 	result.Pause = time.Duration(s.restorePause.Load())
+	o.Report("compare", 0, 0)
 	v, err := integrity.Compare(ctx, histories{s})
 	if err != nil || !v.Equal() {
 		return result, fmt.Errorf("restored at revision %d, but the members could not be found equal afterwards: %s: %w",
@@ -149,6 +197,19 @@ func (s *Server) RestoreOnline(ctx context.Context, o RestoreOnlineOptions) (res
 	}
 	_, result.Hash = checkedHash(v)
 	return result, nil
+}
+
+// untilStopping outlives ctx, but not this member.
+func (s *Server) untilStopping(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.background.Go(func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
 }
 
 // allWell returns the IDs of all members, in order, if every one of them answers.
@@ -207,7 +268,8 @@ func (s *Server) confirmLive(ctx context.Context, o RestoreOnlineOptions) error 
 }
 
 // saveSafety saves the live state beside the data of this member, so that there is a way back.
-func (s *Server) saveSafety(ctx context.Context) (string, error) {
+func (s *Server) saveSafety(ctx context.Context, report reportFunc) (string, error) {
+	report("safety snapshot", 0, 0)
 	dir := filepath.Join(s.dir.root, "safety")
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return "", err
@@ -223,69 +285,12 @@ func (s *Server) saveSafety(ctx context.Context) (string, error) {
 	}
 	defer image.Close()
 	path := filepath.Join(dir, fmt.Sprintf("before-restore-%s-revision-%d.db", time.Now().UTC().Format("20060102T150405Z"), s.store.Revision()))
-	if _, err := snapshot.SaveImage(ctx, image, path, snapshot.SaveOptions{}); err != nil {
+	if _, err = snapshot.SaveImage(ctx, image, path, snapshot.SaveOptions{
+		Progress: func(done, total int64) { report("safety snapshot", done, total) },
+	}); err != nil {
 		return "", refuseRestore("the safety snapshot could not be saved: %s", err)
 	}
 	return path, nil
-}
-
-// prepareRestore makes the file that all members are given, and stages it here.
-func (s *Server) prepareRestore(ctx context.Context, source string, rev int64) (snapshot.Online, error) {
-	work := filepath.Join(s.dir.snap, "tmp-restore.db")
-	if err := os.Remove(work); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return snapshot.Online{}, err
-	}
-	prepared, err := snapshot.PrepareOnline(ctx, source, work, rev)
-	if err != nil {
-		return prepared, refuseRestore("%s", err)
-	}
-	return prepared, s.stage(work, prepared.SHA256)
-}
-
-// stagedFile is a staged database on its way to another member.
-type stagedFile struct {
-	*os.File
-	ctx context.Context
-}
-
-func (f stagedFile) WriteTo(w io.Writer) (int64, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return 0, err
-	}
-	return io.Copy(w, contextReader{f.ctx, f.File})
-}
-
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.Reader.Read(p)
-}
-
-// stageEverywhere gives the file to all other members, one after the other, and returns once it is on all their disks.
-func (s *Server) stageEverywhere(ctx context.Context, members []uint64, prepared snapshot.Online) error {
-	for _, id := range members {
-		if id == s.id {
-			continue
-		}
-		file, err := os.Open(s.dir.staged(prepared.SHA256))
-		if err != nil {
-			return err
-		}
-		err = s.transport.SendImage(id, stagedPrefix+prepared.SHA256, raftnode.Snapshot{
-			Index: s.node.AppliedIndex(), Term: s.node.Term(), ConfState: s.cluster.ConfState(), Size: prepared.Size,
-			Image: stagedFile{file, ctx},
-		})
-		if err != nil {
-			return refuseRestore("member %s could not be given the snapshot: %s", hexID(id), err)
-		}
-	}
-	return nil
 }
 
 // commitRestore puts the command through the log. Its own timeout says nothing: the swap may take longer than that.
@@ -297,7 +302,7 @@ func (s *Server) commitRestore(ctx context.Context, members []uint64, prepared s
 		return restored.Revision, nil
 	}
 	if errors.Is(err, apply.ErrRestoreMembers) || errors.Is(err, raftnode.ErrLeaderChanged) || errors.Is(err, raftnode.ErrTooManyRequests) {
-		s.giveUpStaged(prepared.SHA256)
+		s.giveUpStaged(members, prepared.SHA256)
 		return 0, refuseRestore("%s", err)
 	}
 	for end := time.Now().Add(restoreOutcome); time.Now().Before(end) && pause(ctx, restoreLook); {
@@ -308,54 +313,4 @@ func (s *Server) commitRestore(ctx context.Context, members []uint64, prepared s
 	}
 	return 0, fmt.Errorf("it is not known whether the restore was done: %w; compare the cluster's revision with what it was, the "+
 		"safety snapshot is there in any case", err)
-}
-
-// uploadName is where a snapshot is received. Like all names that begin with "tmp" it does not survive a start.
-const uploadName = "tmp-upload.db"
-
-// Restore receives a snapshot and takes the cluster back to it.
-func (o operations) Restore(ctx context.Context, first *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error),
-) (*upkeeppb.RestoreResponse, error) {
-	options := RestoreOnlineOptions{Confirm: first.Confirm, ToRevision: first.ToRevision}
-	if !first.Live {
-		file, err := os.CreateTemp(o.dir.snap, uploadName+"*")
-		if err != nil {
-			return nil, err
-		}
-		options.Snapshot = file.Name()
-		defer os.Remove(file.Name())
-		// A third, since the safety snapshot and the staged file come beside it.
-		room := int64(math.MaxInt64)
-		if free, err := o.disk.freeBytes(o.dir.snap); err == nil && free >= 0 {
-			room = free / 3
-		}
-		if err := errors.Join(receivePieces(file, room, first, next), file.Close()); err != nil {
-			return nil, err
-		}
-	}
-	result, err := o.RestoreOnline(ctx, options)
-	if err != nil {
-		return nil, err
-	}
-	return &upkeeppb.RestoreResponse{
-		Revision: result.Revision, RestoredRevision: result.Restored, SafetySnapshot: result.SafetySnapshot, MemberId: o.id,
-		PauseNanos: int64(result.Pause), Hash: result.Hash, Members: int64(result.Members), LostLeases: int64(result.LostLeases),
-	}, nil
-}
-
-func receivePieces(to io.Writer, room int64, piece *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error)) error {
-	for {
-		if room -= int64(len(piece.Piece)); room < 0 {
-			return status.Error(codes.ResourceExhausted, "nothing was restored: the member's disk has no room for three files of that size")
-		}
-		if _, err := to.Write(piece.Piece); err != nil {
-			return err
-		}
-		var err error
-		if piece, err = next(); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
 }

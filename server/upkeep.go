@@ -56,8 +56,9 @@ func (u upkeep) Status() *pb.StatusResponse {
 // Defragment waits for this member's turn: at most one member is under maintenance. Without a leader there is nobody to
 // agree with, and it begins at once.
 func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) {
-	outcome, err := u.agent.Call(ctx, schedulepb.Kind_DEFRAG, "asked for by a client",
-		func() bool { return u.node.Lead() != 0 })
+	outcome, err := u.agent.Call(ctx, maintenance.Asked{
+		Kind: schedulepb.Kind_DEFRAG, Reason: "asked for by a client", HasLeader: func() bool { return u.node.Lead() != 0 },
+	})
 	if errors.Is(err, maintenance.ErrNoSchedule) {
 		return u.defragment(ctx, func(string, int64, int64) {})
 	}

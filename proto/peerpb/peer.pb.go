@@ -483,6 +483,42 @@ func (x *ImageResponse) GetSizeBytes() uint64 {
 	return 0
 }
 
+type DropImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropImageResponse) Reset() {
+	*x = DropImageResponse{}
+	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropImageResponse) ProtoMessage() {}
+
+func (x *DropImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropImageResponse.ProtoReflect.Descriptor instead.
+func (*DropImageResponse) Descriptor() ([]byte, []int) {
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{8}
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -491,7 +527,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +539,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_peerpb_peer_proto_msgTypes[8]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +552,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{8}
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{9}
 }
 
 type MembersResponse struct {
@@ -532,7 +568,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +580,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_peerpb_peer_proto_msgTypes[9]
+	mi := &file_proto_peerpb_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +593,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{9}
+	return file_proto_peerpb_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MembersResponse) GetClusterId() uint64 {
@@ -624,19 +660,21 @@ const file_proto_peerpb_peer_proto_rawDesc = "" +
 	"\rImageResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\"\x10\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\"\x13\n" +
+	"\x11DropImageResponse\"\x10\n" +
 	"\x0eMembersRequest\"\xaa\x01\n" +
 	"\x0fMembersResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x125\n" +
 	"\amembers\x18\x02 \x03(\v2\x1b.upkeep.etcdserverpb.MemberR\amembers\x12\x18\n" +
 	"\aremoved\x18\x03 \x03(\x04R\aremoved\x12'\n" +
-	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\xd7\x06\n" +
+	"\x0fcluster_version\x18\x04 \x01(\tR\x0eclusterVersion2\xa3\a\n" +
 	"\x04Peer\x12=\n" +
 	"\x04Raft\x12\x18.upkeep.peerpb.RaftBatch\x1a\x19.upkeep.peerpb.RaftClosed(\x01\x12P\n" +
 	"\x0eSnapshotOffset\x12\x1d.upkeep.peerpb.SnapshotHeader\x1a\x1f.upkeep.peerpb.SnapshotPosition\x12K\n" +
 	"\bSnapshot\x12\x1c.upkeep.peerpb.SnapshotChunk\x1a\x1f.upkeep.peerpb.SnapshotPosition(\x01\x12I\n" +
-	"\fRequestImage\x12\x1b.upkeep.peerpb.ImageRequest\x1a\x1c.upkeep.peerpb.ImageResponse\x12H\n" +
+	"\fRequestImage\x12\x1b.upkeep.peerpb.ImageRequest\x1a\x1c.upkeep.peerpb.ImageResponse\x12J\n" +
+	"\tDropImage\x12\x1b.upkeep.peerpb.ImageRequest\x1a .upkeep.peerpb.DropImageResponse\x12H\n" +
 	"\aMembers\x12\x1d.upkeep.peerpb.MembersRequest\x1a\x1e.upkeep.peerpb.MembersResponse\x12i\n" +
 	"\x0eLeaseKeepAlive\x12*.upkeep.etcdserverpb.LeaseKeepAliveRequest\x1a+.upkeep.etcdserverpb.LeaseKeepAliveResponse\x12l\n" +
 	"\x0fLeaseTimeToLive\x12+.upkeep.etcdserverpb.LeaseTimeToLiveRequest\x1a,.upkeep.etcdserverpb.LeaseTimeToLiveResponse\x12f\n" +
@@ -656,7 +694,7 @@ func file_proto_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_proto_peerpb_peer_proto_rawDescData
 }
 
-var file_proto_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_proto_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_proto_peerpb_peer_proto_goTypes = []any{
 	(*Hello)(nil),                                // 0: upkeep.peerpb.Hello
 	(*RaftBatch)(nil),                            // 1: upkeep.peerpb.RaftBatch
@@ -666,48 +704,51 @@ var file_proto_peerpb_peer_proto_goTypes = []any{
 	(*SnapshotChunk)(nil),                        // 5: upkeep.peerpb.SnapshotChunk
 	(*ImageRequest)(nil),                         // 6: upkeep.peerpb.ImageRequest
 	(*ImageResponse)(nil),                        // 7: upkeep.peerpb.ImageResponse
-	(*MembersRequest)(nil),                       // 8: upkeep.peerpb.MembersRequest
-	(*MembersResponse)(nil),                      // 9: upkeep.peerpb.MembersResponse
-	(*etcdserverpb.Member)(nil),                  // 10: upkeep.etcdserverpb.Member
-	(*etcdserverpb.LeaseKeepAliveRequest)(nil),   // 11: upkeep.etcdserverpb.LeaseKeepAliveRequest
-	(*etcdserverpb.LeaseTimeToLiveRequest)(nil),  // 12: upkeep.etcdserverpb.LeaseTimeToLiveRequest
-	(*etcdserverpb.MemberPromoteRequest)(nil),    // 13: upkeep.etcdserverpb.MemberPromoteRequest
-	(*etcdserverpb.HashKVRequest)(nil),           // 14: upkeep.etcdserverpb.HashKVRequest
-	(*schedulepb.FiguresRequest)(nil),            // 15: upkeep.schedulepb.FiguresRequest
-	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 16: upkeep.etcdserverpb.LeaseKeepAliveResponse
-	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 17: upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	(*etcdserverpb.MemberPromoteResponse)(nil),   // 18: upkeep.etcdserverpb.MemberPromoteResponse
-	(*etcdserverpb.HashKVResponse)(nil),          // 19: upkeep.etcdserverpb.HashKVResponse
-	(*schedulepb.Figures)(nil),                   // 20: upkeep.schedulepb.Figures
+	(*DropImageResponse)(nil),                    // 8: upkeep.peerpb.DropImageResponse
+	(*MembersRequest)(nil),                       // 9: upkeep.peerpb.MembersRequest
+	(*MembersResponse)(nil),                      // 10: upkeep.peerpb.MembersResponse
+	(*etcdserverpb.Member)(nil),                  // 11: upkeep.etcdserverpb.Member
+	(*etcdserverpb.LeaseKeepAliveRequest)(nil),   // 12: upkeep.etcdserverpb.LeaseKeepAliveRequest
+	(*etcdserverpb.LeaseTimeToLiveRequest)(nil),  // 13: upkeep.etcdserverpb.LeaseTimeToLiveRequest
+	(*etcdserverpb.MemberPromoteRequest)(nil),    // 14: upkeep.etcdserverpb.MemberPromoteRequest
+	(*etcdserverpb.HashKVRequest)(nil),           // 15: upkeep.etcdserverpb.HashKVRequest
+	(*schedulepb.FiguresRequest)(nil),            // 16: upkeep.schedulepb.FiguresRequest
+	(*etcdserverpb.LeaseKeepAliveResponse)(nil),  // 17: upkeep.etcdserverpb.LeaseKeepAliveResponse
+	(*etcdserverpb.LeaseTimeToLiveResponse)(nil), // 18: upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	(*etcdserverpb.MemberPromoteResponse)(nil),   // 19: upkeep.etcdserverpb.MemberPromoteResponse
+	(*etcdserverpb.HashKVResponse)(nil),          // 20: upkeep.etcdserverpb.HashKVResponse
+	(*schedulepb.Figures)(nil),                   // 21: upkeep.schedulepb.Figures
 }
 var file_proto_peerpb_peer_proto_depIdxs = []int32{
 	0,  // 0: upkeep.peerpb.RaftBatch.hello:type_name -> upkeep.peerpb.Hello
 	0,  // 1: upkeep.peerpb.SnapshotHeader.hello:type_name -> upkeep.peerpb.Hello
 	3,  // 2: upkeep.peerpb.SnapshotChunk.header:type_name -> upkeep.peerpb.SnapshotHeader
 	0,  // 3: upkeep.peerpb.ImageRequest.hello:type_name -> upkeep.peerpb.Hello
-	10, // 4: upkeep.peerpb.MembersResponse.members:type_name -> upkeep.etcdserverpb.Member
+	11, // 4: upkeep.peerpb.MembersResponse.members:type_name -> upkeep.etcdserverpb.Member
 	1,  // 5: upkeep.peerpb.Peer.Raft:input_type -> upkeep.peerpb.RaftBatch
 	3,  // 6: upkeep.peerpb.Peer.SnapshotOffset:input_type -> upkeep.peerpb.SnapshotHeader
 	5,  // 7: upkeep.peerpb.Peer.Snapshot:input_type -> upkeep.peerpb.SnapshotChunk
 	6,  // 8: upkeep.peerpb.Peer.RequestImage:input_type -> upkeep.peerpb.ImageRequest
-	8,  // 9: upkeep.peerpb.Peer.Members:input_type -> upkeep.peerpb.MembersRequest
-	11, // 10: upkeep.peerpb.Peer.LeaseKeepAlive:input_type -> upkeep.etcdserverpb.LeaseKeepAliveRequest
-	12, // 11: upkeep.peerpb.Peer.LeaseTimeToLive:input_type -> upkeep.etcdserverpb.LeaseTimeToLiveRequest
-	13, // 12: upkeep.peerpb.Peer.MemberPromote:input_type -> upkeep.etcdserverpb.MemberPromoteRequest
-	14, // 13: upkeep.peerpb.Peer.HashKV:input_type -> upkeep.etcdserverpb.HashKVRequest
-	15, // 14: upkeep.peerpb.Peer.Figures:input_type -> upkeep.schedulepb.FiguresRequest
-	2,  // 15: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
-	4,  // 16: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
-	4,  // 17: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
-	7,  // 18: upkeep.peerpb.Peer.RequestImage:output_type -> upkeep.peerpb.ImageResponse
-	9,  // 19: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
-	16, // 20: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
-	17, // 21: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
-	18, // 22: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
-	19, // 23: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
-	20, // 24: upkeep.peerpb.Peer.Figures:output_type -> upkeep.schedulepb.Figures
-	15, // [15:25] is the sub-list for method output_type
-	5,  // [5:15] is the sub-list for method input_type
+	6,  // 9: upkeep.peerpb.Peer.DropImage:input_type -> upkeep.peerpb.ImageRequest
+	9,  // 10: upkeep.peerpb.Peer.Members:input_type -> upkeep.peerpb.MembersRequest
+	12, // 11: upkeep.peerpb.Peer.LeaseKeepAlive:input_type -> upkeep.etcdserverpb.LeaseKeepAliveRequest
+	13, // 12: upkeep.peerpb.Peer.LeaseTimeToLive:input_type -> upkeep.etcdserverpb.LeaseTimeToLiveRequest
+	14, // 13: upkeep.peerpb.Peer.MemberPromote:input_type -> upkeep.etcdserverpb.MemberPromoteRequest
+	15, // 14: upkeep.peerpb.Peer.HashKV:input_type -> upkeep.etcdserverpb.HashKVRequest
+	16, // 15: upkeep.peerpb.Peer.Figures:input_type -> upkeep.schedulepb.FiguresRequest
+	2,  // 16: upkeep.peerpb.Peer.Raft:output_type -> upkeep.peerpb.RaftClosed
+	4,  // 17: upkeep.peerpb.Peer.SnapshotOffset:output_type -> upkeep.peerpb.SnapshotPosition
+	4,  // 18: upkeep.peerpb.Peer.Snapshot:output_type -> upkeep.peerpb.SnapshotPosition
+	7,  // 19: upkeep.peerpb.Peer.RequestImage:output_type -> upkeep.peerpb.ImageResponse
+	8,  // 20: upkeep.peerpb.Peer.DropImage:output_type -> upkeep.peerpb.DropImageResponse
+	10, // 21: upkeep.peerpb.Peer.Members:output_type -> upkeep.peerpb.MembersResponse
+	17, // 22: upkeep.peerpb.Peer.LeaseKeepAlive:output_type -> upkeep.etcdserverpb.LeaseKeepAliveResponse
+	18, // 23: upkeep.peerpb.Peer.LeaseTimeToLive:output_type -> upkeep.etcdserverpb.LeaseTimeToLiveResponse
+	19, // 24: upkeep.peerpb.Peer.MemberPromote:output_type -> upkeep.etcdserverpb.MemberPromoteResponse
+	20, // 25: upkeep.peerpb.Peer.HashKV:output_type -> upkeep.etcdserverpb.HashKVResponse
+	21, // 26: upkeep.peerpb.Peer.Figures:output_type -> upkeep.schedulepb.Figures
+	16, // [16:27] is the sub-list for method output_type
+	5,  // [5:16] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -724,7 +765,7 @@ func file_proto_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_peerpb_peer_proto_rawDesc), len(file_proto_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

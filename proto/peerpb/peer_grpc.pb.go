@@ -27,6 +27,7 @@ const (
 	Peer_SnapshotOffset_FullMethodName  = "/upkeep.peerpb.Peer/SnapshotOffset"
 	Peer_Snapshot_FullMethodName        = "/upkeep.peerpb.Peer/Snapshot"
 	Peer_RequestImage_FullMethodName    = "/upkeep.peerpb.Peer/RequestImage"
+	Peer_DropImage_FullMethodName       = "/upkeep.peerpb.Peer/DropImage"
 	Peer_Members_FullMethodName         = "/upkeep.peerpb.Peer/Members"
 	Peer_LeaseKeepAlive_FullMethodName  = "/upkeep.peerpb.Peer/LeaseKeepAlive"
 	Peer_LeaseTimeToLive_FullMethodName = "/upkeep.peerpb.Peer/LeaseTimeToLive"
@@ -48,6 +49,8 @@ type PeerClient interface {
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, SnapshotPosition], error)
 	// RequestImage has the answering member send its database to the one that asks, through Snapshot.
 	RequestImage(ctx context.Context, in *ImageRequest, opts ...grpc.CallOption) (*ImageResponse, error)
+	// DropImage removes an image that the asking member has sent and given up.
+	DropImage(ctx context.Context, in *ImageRequest, opts ...grpc.CallOption) (*DropImageResponse, error)
 	// Members lists the members as the answering member knows them, for one that joins.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// Leases are renewed and inspected by the leader only.
@@ -109,6 +112,16 @@ func (c *peerClient) RequestImage(ctx context.Context, in *ImageRequest, opts ..
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ImageResponse)
 	err := c.cc.Invoke(ctx, Peer_RequestImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) DropImage(ctx context.Context, in *ImageRequest, opts ...grpc.CallOption) (*DropImageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DropImageResponse)
+	err := c.cc.Invoke(ctx, Peer_DropImage_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +201,8 @@ type PeerServer interface {
 	Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotPosition]) error
 	// RequestImage has the answering member send its database to the one that asks, through Snapshot.
 	RequestImage(context.Context, *ImageRequest) (*ImageResponse, error)
+	// DropImage removes an image that the asking member has sent and given up.
+	DropImage(context.Context, *ImageRequest) (*DropImageResponse, error)
 	// Members lists the members as the answering member knows them, for one that joins.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// Leases are renewed and inspected by the leader only.
@@ -220,6 +235,9 @@ func (UnimplementedPeerServer) Snapshot(grpc.ClientStreamingServer[SnapshotChunk
 }
 func (UnimplementedPeerServer) RequestImage(context.Context, *ImageRequest) (*ImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestImage not implemented")
+}
+func (UnimplementedPeerServer) DropImage(context.Context, *ImageRequest) (*DropImageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DropImage not implemented")
 }
 func (UnimplementedPeerServer) Members(context.Context, *MembersRequest) (*MembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Members not implemented")
@@ -306,6 +324,24 @@ func _Peer_RequestImage_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).RequestImage(ctx, req.(*ImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_DropImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).DropImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_DropImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).DropImage(ctx, req.(*ImageRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -432,6 +468,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RequestImage",
 			Handler:    _Peer_RequestImage_Handler,
+		},
+		{
+			MethodName: "DropImage",
+			Handler:    _Peer_DropImage_Handler,
 		},
 		{
 			MethodName: "Members",

@@ -1350,7 +1350,9 @@ type RestoreResponse struct {
 	Hash    uint32 `protobuf:"varint,6,opt,name=hash,proto3" json:"hash,omitempty"`
 	Members int64  `protobuf:"varint,7,opt,name=members,proto3" json:"members,omitempty"`
 	// Keys whose lease the snapshot does not hold. They do not expire any more.
-	LostLeases    int64 `protobuf:"varint,8,opt,name=lost_leases,json=lostLeases,proto3" json:"lost_leases,omitempty"`
+	LostLeases int64 `protobuf:"varint,8,opt,name=lost_leases,json=lostLeases,proto3" json:"lost_leases,omitempty"`
+	// Set while it is under way; then nothing else is.
+	Progress      *RestoreProgress `protobuf:"bytes,9,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1437,6 +1439,75 @@ func (x *RestoreResponse) GetMembers() int64 {
 func (x *RestoreResponse) GetLostLeases() int64 {
 	if x != nil {
 		return x.LostLeases
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetProgress() *RestoreProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+type RestoreProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "verify", "wait: …" with what is open, "safety snapshot", "prepare", "stage on …", "commit" or "compare".
+	Phase string `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
+	// In bytes; total is 0 where that is not known.
+	Done          int64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreProgress) Reset() {
+	*x = RestoreProgress{}
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreProgress) ProtoMessage() {}
+
+func (x *RestoreProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_upkeeppb_upkeep_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreProgress.ProtoReflect.Descriptor instead.
+func (*RestoreProgress) Descriptor() ([]byte, []int) {
+	return file_proto_upkeeppb_upkeep_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RestoreProgress) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *RestoreProgress) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RestoreProgress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
 	}
 	return 0
 }
@@ -1535,7 +1606,7 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\vto_revision\x18\x02 \x01(\x03R\n" +
 	"toRevision\x12\x12\n" +
 	"\x04live\x18\x03 \x01(\bR\x04live\x12\x14\n" +
-	"\x05piece\x18\x04 \x01(\fR\x05piece\"\x90\x02\n" +
+	"\x05piece\x18\x04 \x01(\fR\x05piece\"\xc8\x02\n" +
 	"\x0fRestoreResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12+\n" +
 	"\x11restored_revision\x18\x02 \x01(\x03R\x10restoredRevision\x12'\n" +
@@ -1546,7 +1617,12 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\x04hash\x18\x06 \x01(\rR\x04hash\x12\x18\n" +
 	"\amembers\x18\a \x01(\x03R\amembers\x12\x1f\n" +
 	"\vlost_leases\x18\b \x01(\x03R\n" +
-	"lostLeases2\xcf\x05\n" +
+	"lostLeases\x126\n" +
+	"\bprogress\x18\t \x01(\v2\x1a.upkeep.v1.RestoreProgressR\bprogress\"Q\n" +
+	"\x0fRestoreProgress\x12\x14\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total2\xd1\x05\n" +
 	"\x06Upkeep\x12=\n" +
 	"\x06Status\x12\x18.upkeep.v1.StatusRequest\x1a\x19.upkeep.v1.StatusResponse\x127\n" +
 	"\x04Plan\x12\x16.upkeep.v1.PlanRequest\x1a\x17.upkeep.v1.PlanResponse\x124\n" +
@@ -1557,8 +1633,8 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\aHistory\x12\x19.upkeep.v1.HistoryRequest\x1a\x1a.upkeep.v1.HistoryResponse\x12F\n" +
 	"\tGetPolicy\x12\x1b.upkeep.v1.GetPolicyRequest\x1a\x1c.upkeep.v1.GetPolicyResponse\x12F\n" +
 	"\tSetPolicy\x12\x1b.upkeep.v1.SetPolicyRequest\x1a\x1c.upkeep.v1.SetPolicyResponse\x12E\n" +
-	"\bProgress\x12\x1a.upkeep.v1.ProgressRequest\x1a\x1b.upkeep.v1.ProgressResponse0\x01\x12B\n" +
-	"\aRestore\x12\x19.upkeep.v1.RestoreRequest\x1a\x1a.upkeep.v1.RestoreResponse(\x01B,Z*github.com/upkeep-kv/upkeep/proto/upkeeppbb\x06proto3"
+	"\bProgress\x12\x1a.upkeep.v1.ProgressRequest\x1a\x1b.upkeep.v1.ProgressResponse0\x01\x12D\n" +
+	"\aRestore\x12\x19.upkeep.v1.RestoreRequest\x1a\x1a.upkeep.v1.RestoreResponse(\x010\x01B,Z*github.com/upkeep-kv/upkeep/proto/upkeeppbb\x06proto3"
 
 var (
 	file_proto_upkeeppb_upkeep_proto_rawDescOnce sync.Once
@@ -1572,7 +1648,7 @@ func file_proto_upkeeppb_upkeep_proto_rawDescGZIP() []byte {
 	return file_proto_upkeeppb_upkeep_proto_rawDescData
 }
 
-var file_proto_upkeeppb_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_proto_upkeeppb_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_proto_upkeeppb_upkeep_proto_goTypes = []any{
 	(*StatusRequest)(nil),        // 0: upkeep.v1.StatusRequest
 	(*StatusResponse)(nil),       // 1: upkeep.v1.StatusResponse
@@ -1598,71 +1674,73 @@ var file_proto_upkeeppb_upkeep_proto_goTypes = []any{
 	(*ProgressResponse)(nil),     // 21: upkeep.v1.ProgressResponse
 	(*RestoreRequest)(nil),       // 22: upkeep.v1.RestoreRequest
 	(*RestoreResponse)(nil),      // 23: upkeep.v1.RestoreResponse
-	(*schedulepb.Task)(nil),      // 24: upkeep.schedulepb.Task
-	(*schedulepb.Pause)(nil),     // 25: upkeep.schedulepb.Pause
-	(*schedulepb.Policy)(nil),    // 26: upkeep.schedulepb.Policy
-	(*schedulepb.Waiting)(nil),   // 27: upkeep.schedulepb.Waiting
-	(*schedulepb.Run)(nil),       // 28: upkeep.schedulepb.Run
-	(*schedulepb.Outcome)(nil),   // 29: upkeep.schedulepb.Outcome
-	(*schedulepb.Figures)(nil),   // 30: upkeep.schedulepb.Figures
-	(schedulepb.Kind)(0),         // 31: upkeep.schedulepb.Kind
-	(*schedulepb.Parameter)(nil), // 32: upkeep.schedulepb.Parameter
-	(*schedulepb.Event)(nil),     // 33: upkeep.schedulepb.Event
+	(*RestoreProgress)(nil),      // 24: upkeep.v1.RestoreProgress
+	(*schedulepb.Task)(nil),      // 25: upkeep.schedulepb.Task
+	(*schedulepb.Pause)(nil),     // 26: upkeep.schedulepb.Pause
+	(*schedulepb.Policy)(nil),    // 27: upkeep.schedulepb.Policy
+	(*schedulepb.Waiting)(nil),   // 28: upkeep.schedulepb.Waiting
+	(*schedulepb.Run)(nil),       // 29: upkeep.schedulepb.Run
+	(*schedulepb.Outcome)(nil),   // 30: upkeep.schedulepb.Outcome
+	(*schedulepb.Figures)(nil),   // 31: upkeep.schedulepb.Figures
+	(schedulepb.Kind)(0),         // 32: upkeep.schedulepb.Kind
+	(*schedulepb.Parameter)(nil), // 33: upkeep.schedulepb.Parameter
+	(*schedulepb.Event)(nil),     // 34: upkeep.schedulepb.Event
 }
 var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
-	24, // 0: upkeep.v1.StatusResponse.open:type_name -> upkeep.schedulepb.Task
-	25, // 1: upkeep.v1.StatusResponse.paused:type_name -> upkeep.schedulepb.Pause
-	26, // 2: upkeep.v1.StatusResponse.policy:type_name -> upkeep.schedulepb.Policy
-	27, // 3: upkeep.v1.StatusResponse.waiting:type_name -> upkeep.schedulepb.Waiting
-	28, // 4: upkeep.v1.StatusResponse.runs:type_name -> upkeep.schedulepb.Run
-	29, // 5: upkeep.v1.StatusResponse.outcomes:type_name -> upkeep.schedulepb.Outcome
-	30, // 6: upkeep.v1.StatusResponse.members:type_name -> upkeep.schedulepb.Figures
-	31, // 7: upkeep.v1.PlanRequest.kind:type_name -> upkeep.schedulepb.Kind
-	32, // 8: upkeep.v1.PlanRequest.parameters:type_name -> upkeep.schedulepb.Parameter
-	26, // 9: upkeep.v1.PlanRequest.policy:type_name -> upkeep.schedulepb.Policy
-	31, // 10: upkeep.v1.PlanStep.kind:type_name -> upkeep.schedulepb.Kind
+	25, // 0: upkeep.v1.StatusResponse.open:type_name -> upkeep.schedulepb.Task
+	26, // 1: upkeep.v1.StatusResponse.paused:type_name -> upkeep.schedulepb.Pause
+	27, // 2: upkeep.v1.StatusResponse.policy:type_name -> upkeep.schedulepb.Policy
+	28, // 3: upkeep.v1.StatusResponse.waiting:type_name -> upkeep.schedulepb.Waiting
+	29, // 4: upkeep.v1.StatusResponse.runs:type_name -> upkeep.schedulepb.Run
+	30, // 5: upkeep.v1.StatusResponse.outcomes:type_name -> upkeep.schedulepb.Outcome
+	31, // 6: upkeep.v1.StatusResponse.members:type_name -> upkeep.schedulepb.Figures
+	32, // 7: upkeep.v1.PlanRequest.kind:type_name -> upkeep.schedulepb.Kind
+	33, // 8: upkeep.v1.PlanRequest.parameters:type_name -> upkeep.schedulepb.Parameter
+	27, // 9: upkeep.v1.PlanRequest.policy:type_name -> upkeep.schedulepb.Policy
+	32, // 10: upkeep.v1.PlanStep.kind:type_name -> upkeep.schedulepb.Kind
 	3,  // 11: upkeep.v1.PlanResponse.steps:type_name -> upkeep.v1.PlanStep
-	30, // 12: upkeep.v1.PlanResponse.members:type_name -> upkeep.schedulepb.Figures
-	31, // 13: upkeep.v1.RunRequest.kind:type_name -> upkeep.schedulepb.Kind
-	32, // 14: upkeep.v1.RunRequest.parameters:type_name -> upkeep.schedulepb.Parameter
-	33, // 15: upkeep.v1.FollowResponse.event:type_name -> upkeep.schedulepb.Event
-	24, // 16: upkeep.v1.FollowResponse.open:type_name -> upkeep.schedulepb.Task
-	28, // 17: upkeep.v1.FollowResponse.run:type_name -> upkeep.schedulepb.Run
-	31, // 18: upkeep.v1.HistoryRequest.kind:type_name -> upkeep.schedulepb.Kind
-	33, // 19: upkeep.v1.HistoryResponse.events:type_name -> upkeep.schedulepb.Event
-	26, // 20: upkeep.v1.GetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
-	26, // 21: upkeep.v1.GetPolicyResponse.flags:type_name -> upkeep.schedulepb.Policy
-	26, // 22: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
-	26, // 23: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
+	31, // 12: upkeep.v1.PlanResponse.members:type_name -> upkeep.schedulepb.Figures
+	32, // 13: upkeep.v1.RunRequest.kind:type_name -> upkeep.schedulepb.Kind
+	33, // 14: upkeep.v1.RunRequest.parameters:type_name -> upkeep.schedulepb.Parameter
+	34, // 15: upkeep.v1.FollowResponse.event:type_name -> upkeep.schedulepb.Event
+	25, // 16: upkeep.v1.FollowResponse.open:type_name -> upkeep.schedulepb.Task
+	29, // 17: upkeep.v1.FollowResponse.run:type_name -> upkeep.schedulepb.Run
+	32, // 18: upkeep.v1.HistoryRequest.kind:type_name -> upkeep.schedulepb.Kind
+	34, // 19: upkeep.v1.HistoryResponse.events:type_name -> upkeep.schedulepb.Event
+	27, // 20: upkeep.v1.GetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
+	27, // 21: upkeep.v1.GetPolicyResponse.flags:type_name -> upkeep.schedulepb.Policy
+	27, // 22: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
+	27, // 23: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
 	19, // 24: upkeep.v1.SetPolicyResponse.trials:type_name -> upkeep.v1.RuleTrial
-	31, // 25: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
-	0,  // 26: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
-	2,  // 27: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
-	5,  // 28: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
-	7,  // 29: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
-	9,  // 30: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
-	11, // 31: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
-	13, // 32: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
-	15, // 33: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
-	17, // 34: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
-	20, // 35: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
-	22, // 36: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
-	1,  // 37: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
-	4,  // 38: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
-	6,  // 39: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
-	8,  // 40: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
-	10, // 41: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
-	12, // 42: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
-	14, // 43: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
-	16, // 44: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
-	18, // 45: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
-	21, // 46: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
-	23, // 47: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
-	37, // [37:48] is the sub-list for method output_type
-	26, // [26:37] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	32, // 25: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
+	24, // 26: upkeep.v1.RestoreResponse.progress:type_name -> upkeep.v1.RestoreProgress
+	0,  // 27: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
+	2,  // 28: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
+	5,  // 29: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
+	7,  // 30: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
+	9,  // 31: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
+	11, // 32: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
+	13, // 33: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
+	15, // 34: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
+	17, // 35: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
+	20, // 36: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
+	22, // 37: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
+	1,  // 38: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
+	4,  // 39: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
+	6,  // 40: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
+	8,  // 41: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
+	10, // 42: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
+	12, // 43: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
+	14, // 44: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
+	16, // 45: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
+	18, // 46: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
+	21, // 47: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
+	23, // 48: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
+	38, // [38:49] is the sub-list for method output_type
+	27, // [27:38] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_proto_upkeeppb_upkeep_proto_init() }
@@ -1676,7 +1754,7 @@ func file_proto_upkeeppb_upkeep_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_upkeeppb_upkeep_proto_rawDesc), len(file_proto_upkeeppb_upkeep_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

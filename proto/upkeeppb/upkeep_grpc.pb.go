@@ -58,7 +58,8 @@ type UpkeepClient interface {
 	// Progress sends what the asked member is doing, until it is done.
 	Progress(ctx context.Context, in *ProgressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProgressResponse], error)
 	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
-	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error)
+	// It answers with how far it is, as often as that changes, and in the end with what was done, which has no progress.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RestoreRequest, RestoreResponse], error)
 }
 
 type upkeepClient struct {
@@ -187,7 +188,7 @@ func (c *upkeepClient) Progress(ctx context.Context, in *ProgressRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Upkeep_ProgressClient = grpc.ServerStreamingClient[ProgressResponse]
 
-func (c *upkeepClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error) {
+func (c *upkeepClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RestoreRequest, RestoreResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Upkeep_ServiceDesc.Streams[2], Upkeep_Restore_FullMethodName, cOpts...)
 	if err != nil {
@@ -198,7 +199,7 @@ func (c *upkeepClient) Restore(ctx context.Context, opts ...grpc.CallOption) (gr
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Upkeep_RestoreClient = grpc.ClientStreamingClient[RestoreRequest, RestoreResponse]
+type Upkeep_RestoreClient = grpc.BidiStreamingClient[RestoreRequest, RestoreResponse]
 
 // UpkeepServer is the server API for Upkeep service.
 // All implementations must embed UnimplementedUpkeepServer
@@ -224,7 +225,8 @@ type UpkeepServer interface {
 	// Progress sends what the asked member is doing, until it is done.
 	Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error
 	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
-	Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error
+	// It answers with how far it is, as often as that changes, and in the end with what was done, which has no progress.
+	Restore(grpc.BidiStreamingServer[RestoreRequest, RestoreResponse]) error
 	mustEmbedUnimplementedUpkeepServer()
 }
 
@@ -265,7 +267,7 @@ func (UnimplementedUpkeepServer) SetPolicy(context.Context, *SetPolicyRequest) (
 func (UnimplementedUpkeepServer) Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error {
 	return status.Error(codes.Unimplemented, "method Progress not implemented")
 }
-func (UnimplementedUpkeepServer) Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error {
+func (UnimplementedUpkeepServer) Restore(grpc.BidiStreamingServer[RestoreRequest, RestoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedUpkeepServer) mustEmbedUnimplementedUpkeepServer() {}
@@ -460,7 +462,7 @@ func _Upkeep_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Upkeep_RestoreServer = grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]
+type Upkeep_RestoreServer = grpc.BidiStreamingServer[RestoreRequest, RestoreResponse]
 
 // Upkeep_ServiceDesc is the grpc.ServiceDesc for Upkeep service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -516,6 +518,7 @@ var Upkeep_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Restore",
 			Handler:       _Upkeep_Restore_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},

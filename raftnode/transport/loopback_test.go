@@ -48,6 +48,8 @@ func (fakeForwarder) RequestImage(_ context.Context, to uint64, _ string) (*peer
 	return &peerpb.ImageResponse{Index: to}, nil
 }
 
+func (fakeForwarder) DropImage(string) error { return nil }
+
 func (fakeForwarder) ImageArrives(string, uint64, uint64) error { return nil }
 
 func (fakeForwarder) ImageReceived(string, uint64, uint64, *raftpb.ConfState, string) error {

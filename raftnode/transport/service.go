@@ -177,6 +177,17 @@ func (s *service) RequestImage(ctx context.Context, r *peerpb.ImageRequest) (*pe
 	return f.RequestImage(ctx, r.Hello.From, r.Image)
 }
 
+func (s *service) DropImage(_ context.Context, r *peerpb.ImageRequest) (*peerpb.DropImageResponse, error) {
+	f, err := s.forwarder()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkHello(r.Hello); err != nil {
+		return nil, err
+	}
+	return &peerpb.DropImageResponse{}, f.DropImage(r.Image)
+}
+
 func (s *service) Members(ctx context.Context, r *peerpb.MembersRequest) (*peerpb.MembersResponse, error) {
 	f, err := s.forwarder()
 	if err != nil {

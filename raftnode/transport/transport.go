@@ -83,6 +83,8 @@ type Forwarder interface {
 	Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error)
 	// RequestImage sends this member's database to another one, with SendImage, in the background.
 	RequestImage(ctx context.Context, to uint64, image string) (*peerpb.ImageResponse, error)
+	// DropImage removes an image that another member has sent and given up.
+	DropImage(image string) error
 	// ImageArrives tells whether this member waits for an image of that name and, if so, how much of it is here.
 	ImageArrives(image string, received, size uint64) error
 	// ImageReceived takes a received and verified image that does not concern raft. On an error the file remains the

@@ -66,18 +66,31 @@ func (h restorer) restore(r *http.Request) (*upkeeppb.RestoreResponse, error) {
 		return nil, err
 	}
 	if err := stream.Send(first); err != nil || first.Live {
-		return stream.CloseAndRecv() // which has the server's reason
+		return outcome(stream) // which has the server's reason
 	}
 	for buffer := make([]byte, pieceBytes); ; {
 		n, err := io.ReadFull(r.Body, buffer)
 		if n > 0 && stream.Send(&upkeeppb.RestoreRequest{Piece: buffer[:n]}) != nil {
-			return stream.CloseAndRecv()
+			return outcome(stream)
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && n < len(buffer) && r.Context().Err() == nil:
-			return stream.CloseAndRecv()
+			return outcome(stream)
 		case err != nil:
 			return nil, status.Errorf(codes.InvalidArgument, "the snapshot did not come whole: %v", err)
+		}
+	}
+}
+
+// outcome waits for what was done, past the progress that HTTP has no place for.
+func outcome(stream upkeeppb.Upkeep_RestoreClient) (*upkeeppb.RestoreResponse, error) {
+	if err := stream.CloseSend(); err != nil {
+		return nil, err
+	}
+	for {
+		resp, err := stream.Recv()
+		if err != nil || resp.Progress == nil {
+			return resp, err
 		}
 	}
 }

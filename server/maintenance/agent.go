@@ -78,6 +78,7 @@ type Progress struct {
 // call is somebody on this member who waits for a task.
 type call struct {
 	ctx    context.Context
+	work   Worker          // nil: that of the kind
 	result chan callResult // capacity 1
 }
 
@@ -163,6 +164,9 @@ func outcomeOf(outcome *schedulepb.Outcome, err error) *schedulepb.Outcome {
 
 func (a *Agent) execute(ctx context.Context, task *schedulepb.Task, waiting *call) (*schedulepb.Outcome, error) {
 	worker := a.cfg.Workers[task.Kind]
+	if waiting != nil && waiting.work != nil {
+		worker = waiting.work
+	}
 	switch {
 	case task.Incarnation != 0 && task.Incarnation != a.cfg.Incarnation:
 		return nil, errPredecessor

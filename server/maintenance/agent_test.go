@@ -232,27 +232,27 @@ func TestCallTakesItsTurn(t *testing.T) {
 		led := func() bool { return true }
 		f.begin(&schedulepb.Task{Member: 2})
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		if _, err := a.Call(ctx, schedulepb.Kind_DEFRAG, "asked", led); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := a.Call(ctx, Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: led}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("while another member is under maintenance: %v", err)
 		}
 		cancel()
 		time.AfterFunc(time.Minute, func() { f.set(func(s *schedulepb.State) { s.Open = nil }) })
 		start := time.Now()
-		outcome, err := a.Call(context.Background(), schedulepb.Kind_DEFRAG, "asked", led)
+		outcome, err := a.Call(context.Background(), Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: led})
 		if err != nil || outcome.Bytes != 7 || time.Since(start) != time.Hour+time.Minute {
 			t.Errorf("%v, %v after %v", outcome, err, time.Since(start))
 		}
 		synctest.Wait()
 		ctx, cancel = context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if _, err := a.Call(ctx, schedulepb.Kind_DEFRAG, "asked", led); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := a.Call(ctx, Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: led}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a caller that goes away: %v", err)
 		}
 		synctest.Wait()
 		if !strings.Contains(f.outcomes(), "done; cancelled") || f.Now().Open != nil {
 			t.Errorf("outcomes: %s, open: %v", f.outcomes(), f.Now().Open)
 		}
-		if _, err := a.Call(context.Background(), schedulepb.Kind_DEFRAG, "asked", func() bool { return false }); !errors.Is(err, ErrNoSchedule) {
+		if _, err := a.Call(context.Background(), Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: func() bool { return false }}); !errors.Is(err, ErrNoSchedule) {
 			t.Errorf("without a leader: %v", err)
 		}
 	})

@@ -12,20 +12,36 @@ import (
 // ErrNoSchedule: there is no leader, so nothing can be agreed on.
 var ErrNoSchedule = errors.New("no leader to coordinate maintenance with")
 
+// Asked is what somebody asks of this member.
+type Asked struct {
+	Kind   schedulepb.Kind
+	Reason string
+	// Work does it; nil leaves it to the worker of its kind.
+	Work Worker
+	// HasLeader tells whether there is anybody to agree with.
+	HasLeader func() bool
+	// Waiting is told of the task that is in the way, whenever that is another one; may be nil.
+	Waiting func(open *schedulepb.Task)
+}
+
 // Call does maintenance on this member because somebody asked it to, in its turn: it waits while any member is under
-// maintenance, as long as ctx lets it. hasLeader tells whether there is anybody to agree with; without one the error is
-// ErrNoSchedule and nothing has been done.
-func (a *Agent) Call(ctx context.Context, kind schedulepb.Kind, reason string, hasLeader func() bool) (*schedulepb.Outcome, error) {
-	waiting := &call{ctx: ctx, result: make(chan callResult, 1)}
+// maintenance, as long as ctx lets it. Without a leader the error is ErrNoSchedule and nothing has been done.
+func (a *Agent) Call(ctx context.Context, asked Asked) (*schedulepb.Outcome, error) {
+	waiting := &call{ctx: ctx, work: asked.Work, result: make(chan callResult, 1)}
+	told := uint64(0)
 	number := a.register(waiting)
 	defer a.unregister(number)
 	for {
 		changed := a.cfg.Schedule.Changed()
 		open := a.cfg.Schedule.Now().Open
 		switch {
-		case !hasLeader():
+		case !asked.HasLeader():
 			return nil, ErrNoSchedule
 		case open != nil:
+			if asked.Waiting != nil && told != open.Sequence {
+				told = open.Sequence
+				asked.Waiting(open)
+			}
 			if err := a.await(ctx, changed); err != nil {
 				return nil, err
 			}
@@ -33,7 +49,7 @@ func (a *Agent) Call(ctx context.Context, kind schedulepb.Kind, reason string, h
 		}
 		_, err := a.cfg.Schedule.Propose(ctx, &schedulepb.Command{Time: time.Now().UnixNano(), Action: &schedulepb.Command_Begin{
 			Begin: &schedulepb.Begin{Task: &schedulepb.Task{
-				Kind: kind, Member: a.cfg.Member, Reason: reason, Call: number, Incarnation: a.cfg.Incarnation,
+				Kind: asked.Kind, Member: a.cfg.Member, Reason: asked.Reason, Call: number, Incarnation: a.cfg.Incarnation,
 			}},
 		}})
 		switch {

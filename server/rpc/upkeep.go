@@ -24,8 +24,9 @@ type Upkeep interface {
 	// Progress calls send until ctx ends, send fails or this member is idle.
 	Progress(ctx context.Context, send func(*upkeeppb.ProgressResponse) error) error
 	// Restore takes the cluster back; next yields the pieces of the snapshot and, in the end, io.EOF. first holds the options,
-	// and may hold the first piece.
-	Restore(ctx context.Context, first *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error)) (*upkeeppb.RestoreResponse, error)
+	// and may hold the first piece. send is given the progress and, in the end, what was done.
+	Restore(ctx context.Context, first *upkeeppb.RestoreRequest, next func() (*upkeeppb.RestoreRequest, error),
+		send func(*upkeeppb.RestoreResponse) error) error
 }
 
 // upkeepService serves maintenance of the cluster, which is the operator's: all of it needs the role root.
@@ -113,7 +114,7 @@ func scheduleErrors() []wireError {
 	return out
 }
 
-func (s *upkeepService) Restore(stream grpc.ClientStreamingServer[upkeeppb.RestoreRequest, upkeeppb.RestoreResponse]) error {
+func (s *upkeepService) Restore(stream grpc.BidiStreamingServer[upkeeppb.RestoreRequest, upkeeppb.RestoreResponse]) error {
 	if err := s.requireRoot(stream.Context()); err != nil {
 		return err
 	}
@@ -121,9 +122,5 @@ func (s *upkeepService) Restore(stream grpc.ClientStreamingServer[upkeeppb.Resto
 	if err != nil {
 		return err
 	}
-	resp, err := s.Upkeep.Restore(stream.Context(), first, stream.Recv)
-	if err != nil {
-		return err
-	}
-	return stream.SendAndClose(resp)
+	return s.Upkeep.Restore(stream.Context(), first, stream.Recv, stream.Send)
 }

@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/server"
 	"github.com/upkeep-kv/upkeep/snapshot"
 	"github.com/upkeep-kv/upkeep/tests/cluster"
@@ -231,4 +232,90 @@ func TestOnlineRestoreWithKills(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A restore is a task like any other: it waits for its turn, is in the history with what it did, and tells how far it is.
+func TestOnlineRestoreIsInTheSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		at := c.Put("k", "good")
+		before := c.Put("k", "bad")
+		c.WaitApplied()
+		var phases []string
+		s := c.Follower().Server()
+		result, err := s.RestoreOnline(t.Context(), server.RestoreOnlineOptions{ToRevision: at, Report: func(phase string, _, _ int64) {
+			if len(phases) == 0 || phases[len(phases)-1] != phase {
+				phases = append(phases, phase)
+			}
+			if open := s.Maintenance().Open; phase == "commit" && (open == nil || open.Kind != schedulepb.Kind_RESTORE) {
+				t.Errorf("open while it commits: %v", open)
+			}
+		}})
+		if err != nil || result.Before != before {
+			t.Fatalf("%+v, %v", result, err)
+		}
+		got := strings.Join(phases, ", ")
+		if !strings.HasPrefix(got, "verify, safety snapshot, prepare, stage on ") || !strings.HasSuffix(got, ", commit, compare") {
+			t.Errorf("phases: %s", got)
+		}
+		time.Sleep(time.Second) // the task is closed after its caller is answered
+		for _, m := range c.Members() {
+			events := m.Server().MaintenanceEvents(0)
+			if len(events) < 2 {
+				t.Fatalf("%d events", len(events))
+			}
+			begun, ended := events[len(events)-2], events[len(events)-1]
+			if begun.Type != schedulepb.Event_BEGUN || !strings.Contains(begun.Reason, fmt.Sprint("its own revision ", at)) {
+				t.Errorf("begun: %v", begun)
+			}
+			o := ended.Outcome
+			if o.GetResult() != schedulepb.Outcome_DONE || o.Hash != result.Hash || !strings.Contains(o.Message, result.SafetySnapshot) ||
+				!strings.Contains(o.Message, fmt.Sprintf("were at %d and go on from %d", before, result.Revision)) {
+				t.Errorf("ended: %v", ended)
+			}
+		}
+	})
+}
+
+// What was given to the members for a restore that is given up is gone from all of them at once.
+func TestOnlineRestoreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster.Start(t, cluster.Heartbeat(time.Second))
+		at := c.Put("k", "good")
+		c.Put("k", "bad")
+		c.WaitApplied()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		staged := 0
+		s := c.Follower().Server()
+		_, err := s.RestoreOnline(ctx, server.RestoreOnlineOptions{ToRevision: at, Report: func(phase string, _, _ int64) {
+			if strings.HasPrefix(phase, "stage on ") {
+				if staged = stagedFiles(c); staged == 2 { // here, and on the first of the others
+					cancel()
+				}
+			}
+		}})
+		if err == nil || staged != 2 {
+			t.Fatalf("%v, with %d files", err, staged)
+		}
+		if n := stagedFiles(c); n != 0 {
+			t.Errorf("%d staged files are left", n)
+		}
+		if v, _ := c.Get("k"); v != "bad" {
+			t.Errorf("k is %q", v)
+		}
+		time.Sleep(time.Second)
+		events := s.MaintenanceEvents(0)
+		if last := events[len(events)-1]; last.Outcome.GetResult() != schedulepb.Outcome_CANCELLED {
+			t.Errorf("last event: %v", last)
+		}
+	})
+}
+
+func stagedFiles(c *cluster.Cluster) (n int) {
+	for _, m := range c.Members() {
+		files, _ := filepath.Glob(filepath.Join(m.DataDir(), "member", "snap", "*.restore.db"))
+		n += len(files)
+	}
+	return n
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/status"
 
@@ -62,7 +63,7 @@ func (o *onlineRestore) run(a *app, cmd *cobra.Command, args []string, revision 
 	defer closeClient(client)
 	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
 	defer cancel()
-	r, err := sendRestore(ctx, upkeeppb.NewUpkeepClient(client.ActiveConnection()), first, file)
+	r, err := sendRestore(ctx, upkeeppb.NewUpkeepClient(client.ActiveConnection()), first, file, (&phases{out: a.err}).show)
 	if s, ok := status.FromError(err); ok && err != nil {
 		return errors.New(s.Message())
 	}
@@ -79,34 +80,54 @@ func (o *onlineRestore) run(a *app, cmd *cobra.Command, args []string, revision 
 	return nil
 }
 
-// sendRestore sends the options, then the file in pieces, and returns the answer.
-func sendRestore(ctx context.Context, c upkeeppb.UpkeepClient, first *upkeeppb.RestoreRequest, file io.Reader) (*upkeeppb.RestoreResponse, error) {
+// sendRestore sends the options, then the file in pieces, and returns what was done.
+func sendRestore(ctx context.Context, c upkeeppb.UpkeepClient, first *upkeeppb.RestoreRequest, file io.Reader,
+	show func(phase string, done, total int64),
+) (*upkeeppb.RestoreResponse, error) {
 	stream, err := c.Restore(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.Send(first); err != nil || file == nil {
-		return closeAndReceive(stream.CloseAndRecv, err)
+	if err := stream.Send(first); err != nil && err != io.EOF { // io.EOF: the server has had enough, and says why
+		return nil, err
 	}
-	for buffer := make([]byte, pieceBytes); ; {
+	sent := int64(0)
+	for buffer := make([]byte, pieceBytes); file != nil; {
 		n, err := file.Read(buffer)
-		if n > 0 {
-			if err := stream.Send(&upkeeppb.RestoreRequest{Piece: buffer[:n]}); err != nil {
-				return closeAndReceive(stream.CloseAndRecv, err)
-			}
+		if n > 0 && stream.Send(&upkeeppb.RestoreRequest{Piece: buffer[:n]}) != nil || err == io.EOF {
+			break
 		}
-		if err == io.EOF {
-			return stream.CloseAndRecv()
-		} else if err != nil {
+		if err != nil {
 			return nil, err
 		}
+		sent += int64(n)
+		show("upload", sent, 0)
+	}
+	if err := stream.CloseSend(); err != nil {
+		return nil, err
+	}
+	for {
+		r, err := stream.Recv()
+		if err != nil || r.Progress == nil {
+			return r, err
+		}
+		show(r.Progress.Phase, r.Progress.Done, r.Progress.Total)
 	}
 }
 
-// closeAndReceive prefers the server's reason to the io.EOF with which sending ends when the server has had enough.
-func closeAndReceive(receive func() (*upkeeppb.RestoreResponse, error), sent error) (*upkeeppb.RestoreResponse, error) {
-	if sent != nil && sent != io.EOF {
-		return nil, sent
+// phases writes a line for each phase of a restore, with how long the one before took.
+type phases struct {
+	out  io.Writer
+	last string
+}
+
+func (p *phases) show(phase string, _, total int64) {
+	if phase == p.last {
+		return
 	}
-	return receive()
+	p.last = phase
+	if total > 0 {
+		phase = fmt.Sprintf("%s (%s)", phase, humanize.IBytes(uint64(total)))
+	}
+	fmt.Fprintf(p.out, "%s  %s\n", time.Now().UTC().Format("15:04:05"), phase)
 }
