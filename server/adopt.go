@@ -76,6 +76,9 @@ func (s *Server) checkWithoutDatabase(recovered *wal.Recovered) error {
 	case recovered.Snapshot.GetIndex() == 0:
 		return s.checkReplay(recovered, 0)
 	}
+	if _, err := os.Stat(s.dir.transferred(recovered.Snapshot.GetIndex())); err == nil {
+		return nil // a received one is about to take its place
+	}
 	return fmt.Errorf("database file (%s) of the backend is missing, and the log %s starts behind index %d; %s",
 		s.dir.db, s.dir.wal, recovered.Snapshot.GetIndex(), remedyDatabase)
 }

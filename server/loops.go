@@ -298,17 +298,22 @@ func (r retention) Compact(ctx context.Context, rev int64) error {
 
 // saveSnap writes the file that records how far the database holds the log. Called by the node, one at a time.
 func (s *Server) saveSnap(index, term uint64, confState *raftpb.ConfState) error {
+	start := time.Now()
+	err := s.writeSnap(index, term, confState, s.cluster.Version())
+	s.metrics.RaftSnapshotSaved(time.Since(start))
+	return err
+}
+
+func (s *Server) writeSnap(index, term uint64, confState *raftpb.ConfState, version string) error {
 	snap := &snapfile.Snapshot{
-		Term: term, Index: index, ConfState: confState, Removed: s.cluster.Removed(), Version: s.cluster.Version(),
+		Term: term, Index: index, ConfState: confState, Removed: s.cluster.Removed(), Version: version,
 	}
 	for _, m := range s.cluster.Members() {
 		snap.Members = append(snap.Members, snapfile.Member{
 			ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner,
 		})
 	}
-	start := time.Now()
 	_, err := snapfile.Write(s.disk.fs(), s.dir.snap, snap)
-	s.metrics.RaftSnapshotSaved(time.Since(start))
 	return err
 }
 

@@ -43,7 +43,7 @@ func (m members) Add(ctx context.Context, peerURLs []string, learner bool) (*pb.
 	}}
 	if learner {
 		change.Type = raftpb.ConfChangeAddLearnerNode
-		if err := m.cluster.CheckLearners(); err != nil {
+		if err := m.upToDate(ctx, m.cluster.CheckLearners); err != nil {
 			return nil, nil, err
 		}
 	} else if err := m.strictAdd(); err != nil {
@@ -91,12 +91,9 @@ func (m members) Promote(ctx context.Context, id uint64) ([]*pb.Member, error) {
 
 // promoteHere promotes as leader, who knows how far the learner has come.
 func (m members) promoteHere(ctx context.Context, id uint64) (*pb.MemberPromoteResponse, error) {
-	learner, ok := m.cluster.Member(id)
-	switch {
-	case !ok:
-		return nil, member.ErrMemberNotFound
-	case !learner.IsLearner:
-		return nil, member.ErrNotLearner
+	var learner member.Member
+	if err := m.upToDate(ctx, func() (err error) { learner, err = m.learnerCalled(id); return err }); err != nil {
+		return nil, err
 	}
 	progress := m.node.Status().Progress
 	if float64(progress[id].Match) < promoteShare*float64(progress[m.id].Match) {
@@ -117,10 +114,21 @@ func (m members) promoteHere(ctx context.Context, id uint64) (*pb.MemberPromoteR
 	return &pb.MemberPromoteResponse{Members: m.Members()}, err
 }
 
+func (m members) learnerCalled(id uint64) (member.Member, error) {
+	learner, ok := m.cluster.Member(id)
+	switch {
+	case !ok:
+		return learner, member.ErrMemberNotFound
+	case !learner.IsLearner:
+		return learner, member.ErrNotLearner
+	}
+	return learner, nil
+}
+
 // change puts a membership change through the log and returns once it is applied here. What apply would refuse is
 // refused at once.
 func (m members) change(ctx context.Context, change member.Change) error {
-	if err := m.cluster.Check(change); err != nil {
+	if err := m.upToDate(ctx, func() error { return m.cluster.Check(change) }); err != nil {
 		return err
 	}
 	result, err := m.node.ProposeConfChange(ctx, change.ConfChange())
@@ -128,6 +136,18 @@ func (m members) change(ctx context.Context, change member.Change) error {
 		return err
 	}
 	return result.Err
+}
+
+// upToDate lets check refuse only what it refuses once everything is applied here that was committed when it was called:
+// the client may have made the change before this one on another member.
+func (m members) upToDate(ctx context.Context, check func() error) error {
+	if check() == nil {
+		return nil
+	}
+	if err := m.node.LinearizableRead(ctx); err != nil {
+		return err
+	}
+	return check()
 }
 
 // strictAdd refuses a new voter that could cost the cluster its quorum: too few members have ever started, or too

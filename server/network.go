@@ -98,6 +98,9 @@ func (s *Server) admitPeer(from uint64) error {
 // membershipChanged keeps the peers in step with the membership, whatever changed it: a change that was applied, or a
 // state transfer. Called by apply.
 func (s *Server) membershipChanged() {
+	if s.transport == nil {
+		return // offline, in Migrate
+	}
 	for _, m := range s.cluster.Members() {
 		s.transport.UpdatePeer(m.ID, m.PeerURLs)
 	}

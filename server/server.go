@@ -134,6 +134,17 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	s := newServer(cfg, opts)
+	err := s.start(ctx, opts)
+	close(s.started)
+	if err != nil {
+		return nil, errors.Join(advise(err), s.stop())
+	}
+	return s, nil
+}
+
+// newServer returns a server of which nothing is open yet.
+func newServer(cfg *config.Config, opts Options) *Server {
 	s := &Server{
 		cfg:      settings{cfg},
 		logger:   opts.Logger,
@@ -156,12 +167,9 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 	if s.working == nil {
 		s.working = func(string, bool) {}
 	}
-	err := s.start(ctx, opts)
-	close(s.started)
-	if err != nil {
-		return nil, errors.Join(advise(err), s.stop())
-	}
-	return s, nil
+	s.governor = pace.New()
+	s.metrics = metrics.New(prometheus.NewRegistry(), cfg.ExtensiveMetrics)
+	return s
 }
 
 // start is Start in the order in which things depend on each other.
@@ -169,8 +177,6 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if opts.Dial == nil {
 		opts.Dial = s.cfg.dialPeers()
 	}
-	s.governor = pace.New()
-	s.metrics = metrics.New(prometheus.NewRegistry(), s.cfg.ExtensiveMetrics)
 	if err := s.checkBootstrap(); err != nil {
 		return err
 	}

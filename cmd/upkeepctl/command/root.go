@@ -60,7 +60,7 @@ func newRoot(a *app) *cobra.Command {
 		newGet(a), newPut(a), newDel(a), newTxn(a), newCompaction(a), newWatch(a), newLease(a))
 	addGroup(root, groupCluster,
 		newMember(a), newEndpoint(a), newAlarm(a), newDefrag(a), newSnapshot(a), newMoveLeader(a), newMaintenance(a))
-	addGroup(root, groupOffline, newHashKV(a), newCheck(a), newBackup(a), newRestore(a))
+	addGroup(root, groupOffline, newHashKV(a), newCheck(a), newMigrate(a), newBackup(a), newRestore(a))
 	addGroup(root, groupUtility, newVersion(a), newOptions(a), newCompletion(a))
 	root.SetHelpCommandGroupID(groupUtility)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -425,8 +425,8 @@ func TestSnapshotRecords(t *testing.T) {
 	p.whole(t)
 	check(t, os.Rename(p.db(), p.db()+".away"))
 	for range 2 {
-		p.refused(t, `the log starts behind index \d+, the database .*member/snap/db is applied up to 0 only`,
-			`restore a snapshot or remove and re-add the member`)
+		p.refused(t, `database file .*member/snap/db\) of the backend is missing, and the log .* starts behind index \d+`,
+			`restore a snapshot into a new directory`)
 	}
 	check(t, os.Rename(p.db()+".away", p.db()))
 	p.whole(t)
