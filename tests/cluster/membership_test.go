@@ -31,6 +31,9 @@ func TestMemberIsAddedPromotedAndRemoved(t *testing.T) {
 			t.Fatalf("put on a learner: %v", err)
 		}
 		c.Wait("the learner to catch up", func() bool { return learner.Server().Revision() == c.Leader().Server().Revision() })
+		if n := transfers(t, c, learner); n != 1 {
+			t.Fatalf("%d databases were transferred to the learner", n)
+		}
 		if _, err := c.Client().MemberPromote(ctx, learner.Server().ID()); err != nil {
 			t.Fatal(err)
 		}
@@ -62,20 +65,42 @@ func TestMemberIsAddedPromotedAndRemoved(t *testing.T) {
 	})
 }
 
+// transfers counts the databases that a member has received since its start.
+func transfers(t *testing.T, c *cluster.Cluster, m *cluster.Member) int {
+	t.Helper()
+	client, _ := browser(t, c)
+	count := 0
+	for line := range strings.Lines(request(t, client, "GET", m.ClientURL()+"/metrics", "")) {
+		var n int
+		if sample, found := strings.CutPrefix(line, "etcd_network_snapshot_receive_success{"); found {
+			if _, err := fmt.Sscan(sample[strings.Index(sample, "} ")+2:], &n); err != nil {
+				t.Fatal(err)
+			}
+			count += n
+		}
+	}
+	return count
+}
+
 func TestLaggingMemberGetsTheState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster.Start(t, cluster.Members(3), shortLog())
 		c.Put("before", "1")
 		away := c.Member(2)
 		away.Stop()
+		time.Sleep(5 * time.Second) // the leader keeps its log for a member that it has just heard
 		for i := range 300 {
 			c.Put(fmt.Sprintf("k%d", i), strings.Repeat("v", 1000))
 		}
+		time.Sleep(5 * time.Second) // what is not durable in the database stays in the log
 		away.Restart()
 		c.Wait("the state transfer", func() bool { return away.Server().Revision() == c.Leader().Server().Revision() })
 		resp, err := away.Client().Get(ctx, "k", clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithSerializable())
 		if err != nil || resp.Count != 300 {
 			t.Fatalf("%v, %v", resp, err)
+		}
+		if n := transfers(t, c, away); n != 1 {
+			t.Fatalf("%d databases were transferred: the leader had the rest in its log", n)
 		}
 		// And once more after it has been installed.
 		away.Restart()
