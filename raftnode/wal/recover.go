@@ -209,6 +209,10 @@ func (c *collector) entry(e *raftpb.Entry, r Record) error {
 	}
 	last := &c.runs[len(c.runs)-1]
 	switch {
+	case index <= last.base && last.base > c.start().GetIndex() && index == c.start().GetIndex()+1:
+		// What came before is the rest of a log that Rebase was replacing: its beginning is gone.
+		c.runs = append(c.runs, run{base: index - 1, ents: []*raftpb.Entry{e}})
+		return nil
 	case index <= last.base:
 		// Already covered by a snapshot and pruned; only the tail can have been replaced.
 		return nil
