@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -156,8 +157,10 @@ func create(t *testing.T, d *datadriven.TestData, s *Stream) string {
 	return fmt.Sprintf("id %d at revision %d\n", id, rev)
 }
 
+// next reads up to n answers. Watchers that a compaction ends at the same time are told in no particular order; here it is
+// that of their ids.
 func next(t *testing.T, s *Stream, n int64) string {
-	var b strings.Builder
+	var lines []string
 	for ; n > 0; n-- {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
@@ -167,12 +170,18 @@ func next(t *testing.T, s *Stream, n int64) string {
 			break
 		}
 		if err != nil {
-			fmt.Fprintln(&b, err)
+			lines = append(lines, err.Error()+"\n")
 			break
 		}
-		b.WriteString(responseString(&r))
+		lines = append(lines, responseString(&r))
 	}
-	return b.String()
+	slices.SortStableFunc(lines, func(a, b string) int {
+		if strings.Contains(a, "canceled, compacted") && strings.Contains(b, "canceled, compacted") {
+			return strings.Compare(a, b)
+		}
+		return 0
+	})
+	return strings.Join(lines, "")
 }
 
 func responseString(r *Response) string {

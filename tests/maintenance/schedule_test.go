@@ -15,7 +15,9 @@ import (
 )
 
 // unchecked leaves the comparison of the members out, so that events are of what a test is about.
-func unchecked() cluster.Option { return cluster.Upkeep(func(u *config.Upkeep) { u.CheckInterval = 0 }) }
+func unchecked() cluster.Option {
+	return cluster.Upkeep(func(u *config.Upkeep) { u.CheckInterval = 0 })
+}
 
 // fragment makes every member's file mostly free: it writes, deletes and compacts, some 3 MiB in all.
 func fragment(c *cluster.Cluster) {

@@ -363,6 +363,7 @@ func TestDamageWhileRunning(t *testing.T) {
 	p := patient{dir: filepath.Join(t.TempDir(), "data"), peerURL: peerURL(t)}
 	m := proc.Single(t, upkeep(t), p.dir, p.peerURL)
 	client := m.Client()
+	put(t, client, "large", strings.Repeat("x", 8<<10)) // gives the bucket pages of its own, which stay where they are
 	put(t, client, "rotten-key", "v")
 	put(t, client, "sound-key", "v")
 	key := []byte("rotten-key")

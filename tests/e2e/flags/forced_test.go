@@ -137,4 +137,3 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-

@@ -152,6 +152,9 @@ func maskValue(value any, own []string) any {
 		for i := range v {
 			v[i] = maskValue(v[i], own)
 		}
+	case string:
+		// The text form of a message has one space or two, by the whim of the build.
+		return strings.ReplaceAll(v, "  ", " ")
 	}
 	return value
 }
