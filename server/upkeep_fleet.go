@@ -101,7 +101,7 @@ func (f fleet) Flags() *schedulepb.Policy {
 		},
 		Recover:   &schedulepb.RecoverPolicy{AutoRecoverNospace: u.RecoverNoSpace, KeepRevisions: u.RecoverKeepRevisions},
 		Integrity: &schedulepb.IntegrityPolicy{Enabled: u.CheckInterval > 0, Interval: int64(u.CheckInterval)},
-		Settle:    int64(u.Settle),
+		Settle:    new(int64(u.Settle)),
 	}
 }
 

@@ -13,8 +13,6 @@ import (
 	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 	"github.com/upkeep-kv/upkeep/raftnode"
 	"github.com/upkeep-kv/upkeep/server/maintenance"
-	"github.com/upkeep-kv/upkeep/server/maintenance/rule"
-	"github.com/upkeep-kv/upkeep/server/maintenance/window"
 )
 
 // defaultRunTimeout is how long a run on demand may take with all its waiting.
@@ -41,20 +39,22 @@ func (o operations) Status(ctx context.Context) (*upkeeppb.StatusResponse, error
 
 // policy is the one in force and where it comes from.
 func (o operations) policy() (*schedulepb.Policy, string) {
-	if p := o.schedule.Now().Policy; p != nil {
-		return p, "set"
+	now := o.schedule.Now()
+	source := "flags"
+	if now.Policy != nil {
+		source = "set"
 	}
-	return fleet(o).Flags(), "flags"
+	return maintenance.InForce(now, fleet(o).Flags()), source
 }
 
 // Plan tells what would happen from now on, whatever holds it up at the moment.
 func (o operations) Plan(ctx context.Context, r *upkeeppb.PlanRequest) (*upkeeppb.PlanResponse, error) {
 	in := maintenance.Gather(ctx, fleet(o), agreed(o))
 	if r.Policy != nil {
-		if _, err := o.tryPolicy(r.Policy, in.Members); err != nil {
+		in.Policy = maintenance.WithFlags(r.Policy, fleet(o).Flags())
+		if _, err := o.tryPolicy(in.Policy, in.Members); err != nil {
 			return nil, err
 		}
-		in.Policy = r.Policy
 	}
 	if r.Kind != schedulepb.Kind_ANY {
 		if err := o.checkRun(r.Kind, r.Members); err != nil {
@@ -227,76 +227,9 @@ func (o operations) Policy(ctx context.Context) (*upkeeppb.GetPolicyResponse, er
 	if err := o.node.LinearizableRead(ctx); err != nil {
 		return nil, err
 	}
-	resp := &upkeeppb.GetPolicyResponse{Flags: fleet(o).Flags()}
+	resp := &upkeeppb.GetPolicyResponse{Flags: fleet(o).Flags(), Set: o.schedule.Now().Policy}
 	resp.Policy, resp.Source = o.policy()
 	return resp, nil
-}
-
-// SetPolicy refuses a policy that cannot be understood before it is replicated.
-func (o operations) SetPolicy(ctx context.Context, r *upkeeppb.SetPolicyRequest) (*upkeeppb.SetPolicyResponse, error) {
-	resp := &upkeeppb.SetPolicyResponse{Policy: r.Policy}
-	summary := "the flags count again"
-	if r.Policy != nil {
-		var err error
-		if resp.Trials, err = o.tryPolicy(r.Policy, fleet(o).Figures(ctx)); err != nil {
-			return nil, err
-		}
-		summary = policySummary(r.Policy)
-	}
-	_, err := agreed(o).Propose(ctx, &schedulepb.Command{Time: time.Now().UnixNano(), Action: &schedulepb.Command_SetPolicy{
-		SetPolicy: &schedulepb.SetPolicy{Policy: r.Policy, Summary: summary},
-	}})
-	return resp, err
-}
-
-func policySummary(p *schedulepb.Policy) string {
-	summary := "defrag off"
-	if d := p.GetDefrag(); d.GetEnabled() {
-		summary = "defrag when " + d.Rule
-		if d.Window != "" {
-			summary += ", " + d.Window
-		}
-	}
-	if b := p.GetBackup(); b.GetEnabled() {
-		summary += "; backups to " + b.Destination
-	}
-	if p.GetRecover().GetAutoRecoverNospace() {
-		summary += "; recover from NOSPACE"
-	}
-	return summary
-}
-
-// tryPolicy checks a policy, and tries its rule against the members' figures.
-func (o operations) tryPolicy(p *schedulepb.Policy, members []*schedulepb.Figures) ([]*upkeeppb.RuleTrial, error) {
-	d := p.GetDefrag()
-	condition, err := rule.Parse(d.GetRule())
-	if err != nil && (d.GetEnabled() || d.GetRule() != "") {
-		return nil, bad("%s", err)
-	}
-	if _, err := window.Parse(d.GetWindow()); err != nil {
-		return nil, bad("%s", err)
-	}
-	if err := checkBackupPolicy(p.GetBackup()); err != nil {
-		return nil, err
-	}
-	switch {
-	case d.GetMinInterval() < 0:
-		return nil, bad("the minimum interval between two defragmentations must not be negative")
-	case p.GetSettle() < 0:
-		return nil, bad("the rest between two tasks must not be negative")
-	case p.GetRecover().GetKeepRevisions() < 0:
-		return nil, bad("the number of revisions that recovery keeps must not be negative")
-	}
-	var trials []*upkeeppb.RuleTrial
-	for _, f := range members {
-		trial := &upkeeppb.RuleTrial{Member: f.Member, Name: f.Name, Figures: f.Unhealthy}
-		if f.Unhealthy == "" {
-			trial.Matches = d.GetEnabled() && condition.Matches(maintenance.RuleFigures(f))
-			trial.Figures = maintenance.FreeText(f)
-		}
-		trials = append(trials, trial)
-	}
-	return trials, nil
 }
 
 // Progress sends what this member is doing until it does nothing.

@@ -1265,7 +1265,7 @@ func (x *RecoverPolicy) GetKeepRevisions() int64 {
 	return 0
 }
 
-// Policy says what is done by itself.
+// Policy says what is done by itself. In one that was set, a part that is not there is that of the flags of whoever leads.
 type Policy struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Defrag    *DefragPolicy          `protobuf:"bytes,1,opt,name=defrag,proto3" json:"defrag,omitempty"`
@@ -1273,7 +1273,7 @@ type Policy struct {
 	Integrity *IntegrityPolicy       `protobuf:"bytes,3,opt,name=integrity,proto3" json:"integrity,omitempty"`
 	Recover   *RecoverPolicy         `protobuf:"bytes,4,opt,name=recover,proto3" json:"recover,omitempty"`
 	// Rest between two tasks, after which the members must be healthy.
-	Settle        int64 `protobuf:"varint,5,opt,name=settle,proto3" json:"settle,omitempty"`
+	Settle        *int64 `protobuf:"varint,5,opt,name=settle,proto3,oneof" json:"settle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1337,8 +1337,8 @@ func (x *Policy) GetRecover() *RecoverPolicy {
 }
 
 func (x *Policy) GetSettle() int64 {
-	if x != nil {
-		return x.Settle
+	if x != nil && x.Settle != nil {
+		return *x.Settle
 	}
 	return 0
 }
@@ -2475,13 +2475,14 @@ const file_proto_schedulepb_schedule_proto_rawDesc = "" +
 	"\binterval\x18\x02 \x01(\x03R\binterval\"h\n" +
 	"\rRecoverPolicy\x120\n" +
 	"\x14auto_recover_nospace\x18\x01 \x01(\bR\x12autoRecoverNospace\x12%\n" +
-	"\x0ekeep_revisions\x18\x02 \x01(\x03R\rkeepRevisions\"\x90\x02\n" +
+	"\x0ekeep_revisions\x18\x02 \x01(\x03R\rkeepRevisions\"\xa0\x02\n" +
 	"\x06Policy\x127\n" +
 	"\x06defrag\x18\x01 \x01(\v2\x1f.upkeep.schedulepb.DefragPolicyR\x06defrag\x127\n" +
 	"\x06backup\x18\x02 \x01(\v2\x1f.upkeep.schedulepb.BackupPolicyR\x06backup\x12@\n" +
 	"\tintegrity\x18\x03 \x01(\v2\".upkeep.schedulepb.IntegrityPolicyR\tintegrity\x12:\n" +
-	"\arecover\x18\x04 \x01(\v2 .upkeep.schedulepb.RecoverPolicyR\arecover\x12\x16\n" +
-	"\x06settle\x18\x05 \x01(\x03R\x06settle\"\xa2\x03\n" +
+	"\arecover\x18\x04 \x01(\v2 .upkeep.schedulepb.RecoverPolicyR\arecover\x12\x1b\n" +
+	"\x06settle\x18\x05 \x01(\x03H\x00R\x06settle\x88\x01\x01B\t\n" +
+	"\a_settle\"\xa2\x03\n" +
 	"\x05State\x12#\n" +
 	"\rtask_sequence\x18\x01 \x01(\x04R\ftaskSequence\x12!\n" +
 	"\frun_sequence\x18\x02 \x01(\x04R\vrunSequence\x12%\n" +
@@ -2661,6 +2662,7 @@ func file_proto_schedulepb_schedule_proto_init() {
 	if File_proto_schedulepb_schedule_proto != nil {
 		return
 	}
+	file_proto_schedulepb_schedule_proto_msgTypes[10].OneofWrappers = []any{}
 	file_proto_schedulepb_schedule_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_Begin)(nil),
 		(*Command_Progress)(nil),

@@ -868,8 +868,8 @@ func (m *Policy) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.Settle != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Settle))
+	if m.Settle != nil {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(*m.Settle))
 		i--
 		dAtA[i] = 0x28
 	}
@@ -2248,8 +2248,8 @@ func (m *Policy) SizeVT() (n int) {
 		l = m.Recover.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
-	if m.Settle != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Settle))
+	if m.Settle != nil {
+		n += 1 + protohelpers.SizeOfVarint(uint64(*m.Settle))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5073,7 +5073,7 @@ func (m *Policy) UnmarshalVT(dAtA []byte) error {
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Settle", wireType)
 			}
-			m.Settle = 0
+			var v int64
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -5083,11 +5083,12 @@ func (m *Policy) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				m.Settle |= int64(b&0x7F) << shift
+				v |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
+			m.Settle = &v
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -9723,7 +9724,7 @@ func (m *Policy) UnmarshalVTUnsafe(dAtA []byte) error {
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Settle", wireType)
 			}
-			m.Settle = 0
+			var v int64
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -9733,11 +9734,12 @@ func (m *Policy) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				m.Settle |= int64(b&0x7F) << shift
+				v |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
+			m.Settle = &v
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

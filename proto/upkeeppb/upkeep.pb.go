@@ -938,7 +938,9 @@ type GetPolicyResponse struct {
 	Policy *schedulepb.Policy     `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	Source string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	// What the answering member's flags say.
-	Flags         *schedulepb.Policy `protobuf:"bytes,3,opt,name=flags,proto3" json:"flags,omitempty"`
+	Flags *schedulepb.Policy `protobuf:"bytes,3,opt,name=flags,proto3" json:"flags,omitempty"`
+	// What was set. For the parts that it lacks the flags count.
+	Set           *schedulepb.Policy `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -994,9 +996,16 @@ func (x *GetPolicyResponse) GetFlags() *schedulepb.Policy {
 	return nil
 }
 
+func (x *GetPolicyResponse) GetSet() *schedulepb.Policy {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
 type SetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole policy. Without it, the flags count again.
+	// Replaces what was set before. For parts that it lacks the flags count, and without a policy for all of them.
 	Policy        *schedulepb.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1043,7 +1052,11 @@ type SetPolicyResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Policy *schedulepb.Policy     `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// What each member's figures make of the rule now.
-	Trials        []*RuleTrial `protobuf:"bytes,2,rep,name=trials,proto3" json:"trials,omitempty"`
+	Trials []*RuleTrial `protobuf:"bytes,2,rep,name=trials,proto3" json:"trials,omitempty"`
+	// What was in force before; policy is what is now.
+	Before *schedulepb.Policy `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// "flags" or "set".
+	Source        string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1103,20 @@ func (x *SetPolicyResponse) GetTrials() []*RuleTrial {
 		return x.Trials
 	}
 	return nil
+}
+
+func (x *SetPolicyResponse) GetBefore() *schedulepb.Policy {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *SetPolicyResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 type RuleTrial struct {
@@ -1580,16 +1607,19 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\x06member\x18\x03 \x01(\x04R\x06member\"C\n" +
 	"\x0fHistoryResponse\x120\n" +
 	"\x06events\x18\x01 \x03(\v2\x18.upkeep.schedulepb.EventR\x06events\"\x12\n" +
-	"\x10GetPolicyRequest\"\x8f\x01\n" +
+	"\x10GetPolicyRequest\"\xbc\x01\n" +
 	"\x11GetPolicyResponse\x121\n" +
 	"\x06policy\x18\x01 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x06policy\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12/\n" +
-	"\x05flags\x18\x03 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x05flags\"E\n" +
+	"\x05flags\x18\x03 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x05flags\x12+\n" +
+	"\x03set\x18\x04 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x03set\"E\n" +
 	"\x10SetPolicyRequest\x121\n" +
-	"\x06policy\x18\x01 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x06policy\"t\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x06policy\"\xbf\x01\n" +
 	"\x11SetPolicyResponse\x121\n" +
 	"\x06policy\x18\x01 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x06policy\x12,\n" +
-	"\x06trials\x18\x02 \x03(\v2\x14.upkeep.v1.RuleTrialR\x06trials\"k\n" +
+	"\x06trials\x18\x02 \x03(\v2\x14.upkeep.v1.RuleTrialR\x06trials\x121\n" +
+	"\x06before\x18\x03 \x01(\v2\x19.upkeep.schedulepb.PolicyR\x06before\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\"k\n" +
 	"\tRuleTrial\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\x04R\x06member\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1709,38 +1739,40 @@ var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
 	34, // 19: upkeep.v1.HistoryResponse.events:type_name -> upkeep.schedulepb.Event
 	27, // 20: upkeep.v1.GetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
 	27, // 21: upkeep.v1.GetPolicyResponse.flags:type_name -> upkeep.schedulepb.Policy
-	27, // 22: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
-	27, // 23: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
-	19, // 24: upkeep.v1.SetPolicyResponse.trials:type_name -> upkeep.v1.RuleTrial
-	32, // 25: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
-	24, // 26: upkeep.v1.RestoreResponse.progress:type_name -> upkeep.v1.RestoreProgress
-	0,  // 27: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
-	2,  // 28: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
-	5,  // 29: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
-	7,  // 30: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
-	9,  // 31: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
-	11, // 32: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
-	13, // 33: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
-	15, // 34: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
-	17, // 35: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
-	20, // 36: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
-	22, // 37: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
-	1,  // 38: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
-	4,  // 39: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
-	6,  // 40: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
-	8,  // 41: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
-	10, // 42: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
-	12, // 43: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
-	14, // 44: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
-	16, // 45: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
-	18, // 46: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
-	21, // 47: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
-	23, // 48: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
-	38, // [38:49] is the sub-list for method output_type
-	27, // [27:38] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	27, // 22: upkeep.v1.GetPolicyResponse.set:type_name -> upkeep.schedulepb.Policy
+	27, // 23: upkeep.v1.SetPolicyRequest.policy:type_name -> upkeep.schedulepb.Policy
+	27, // 24: upkeep.v1.SetPolicyResponse.policy:type_name -> upkeep.schedulepb.Policy
+	19, // 25: upkeep.v1.SetPolicyResponse.trials:type_name -> upkeep.v1.RuleTrial
+	27, // 26: upkeep.v1.SetPolicyResponse.before:type_name -> upkeep.schedulepb.Policy
+	32, // 27: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
+	24, // 28: upkeep.v1.RestoreResponse.progress:type_name -> upkeep.v1.RestoreProgress
+	0,  // 29: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
+	2,  // 30: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
+	5,  // 31: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
+	7,  // 32: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
+	9,  // 33: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
+	11, // 34: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
+	13, // 35: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
+	15, // 36: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
+	17, // 37: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
+	20, // 38: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
+	22, // 39: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
+	1,  // 40: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
+	4,  // 41: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
+	6,  // 42: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
+	8,  // 43: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
+	10, // 44: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
+	12, // 45: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
+	14, // 46: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
+	16, // 47: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
+	18, // 48: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
+	21, // 49: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
+	23, // 50: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
+	40, // [40:51] is the sub-list for method output_type
+	29, // [29:40] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_proto_upkeeppb_upkeep_proto_init() }

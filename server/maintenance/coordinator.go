@@ -1,6 +1,7 @@
 package maintenance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,12 +149,27 @@ func (c *Coordinator) policy() *schedulepb.Policy {
 	return InForce(c.cfg.Schedule.Now(), c.cfg.Fleet.Flags())
 }
 
-// InForce is the policy that counts: the one that was set, or else that of the flags.
+// InForce is the policy that counts: the parts that were set, and the flags for the others.
 func InForce(s *schedulepb.State, flags *schedulepb.Policy) *schedulepb.Policy {
-	if s.Policy != nil {
-		return s.Policy
+	return WithFlags(s.Policy, flags)
+}
+
+// WithFlags fills in the parts that a policy lacks. Neither is modified; a nil policy lacks all.
+func WithFlags(set, flags *schedulepb.Policy) *schedulepb.Policy {
+	if set == nil {
+		return flags
 	}
-	return flags
+	all := &schedulepb.Policy{
+		Defrag: set.Defrag, Backup: set.Backup, Integrity: set.Integrity, Recover: set.Recover, Settle: set.Settle,
+	}
+	all.Defrag = cmp.Or(all.Defrag, flags.GetDefrag())
+	all.Backup = cmp.Or(all.Backup, flags.GetBackup())
+	all.Integrity = cmp.Or(all.Integrity, flags.GetIntegrity())
+	all.Recover = cmp.Or(all.Recover, flags.GetRecover())
+	if flags != nil {
+		all.Settle = cmp.Or(all.Settle, flags.Settle)
+	}
+	return all
 }
 
 // Settling is how long the members are still left alone after the last task.

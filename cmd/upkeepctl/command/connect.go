@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"golang.org/x/term"
 	"google.golang.org/grpc/grpclog"
 
@@ -74,6 +75,9 @@ func (a *app) clientFor(cmd *cobra.Command, endpoints []string) (*clientv3.Clien
 	cfg, err := clientv3.NewClientConfig(spec, a.logger())
 	if err != nil {
 		return nil, fail(exitBadArgs, err)
+	}
+	if a.quiet && !a.opts.debug {
+		cfg.Logger = zap.NewNop()
 	}
 	client, err := clientv3.New(*cfg)
 	if err != nil {

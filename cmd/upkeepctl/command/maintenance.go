@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/upkeep-kv/upkeep/cmd/upkeepctl/printer"
@@ -41,6 +42,7 @@ type maintenanceCall struct {
 
 // maintainBy runs a command of this file with a connection. The context has the time that a short command may take.
 func (a *app) maintainBy(cmd *cobra.Command, do func(context.Context, *maintenanceCall) error) error {
+	a.quiet = true
 	client, _, err := a.connect(cmd)
 	if err != nil {
 		return err
@@ -55,10 +57,19 @@ func (a *app) maintainBy(cmd *cobra.Command, do func(context.Context, *maintenan
 	err = do(ctx, &maintenanceCall{
 		UpkeepClient: upkeeppb.NewUpkeepClient(client.ActiveConnection()), client: client, out: out,
 	})
-	if s, ok := status.FromError(err); ok && err != nil {
-		return errors.New(s.Message())
+	return inWords(err, client.Endpoints())
+}
+
+// inWords is the server's reason without the words of the protocol around it.
+func inWords(err error, endpoints []string) error {
+	s, ok := status.FromError(err)
+	switch {
+	case err == nil || !ok && !errors.Is(err, context.DeadlineExceeded):
+		return err
+	case status.Code(err) == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer from %s in time; --command-timeout waits longer", strings.Join(endpoints, ", "))
 	}
-	return err
+	return errors.New(s.Message())
 }
 
 // learn asks how the members are called.

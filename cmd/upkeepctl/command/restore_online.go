@@ -56,6 +56,7 @@ func (o *onlineRestore) run(a *app, cmd *cobra.Command, args []string, revision 
 		defer f.Close()
 		file = f
 	}
+	a.quiet = true
 	client, _, err := a.connect(cmd)
 	if err != nil {
 		return err

@@ -16,6 +16,8 @@ type app struct {
 	out  io.Writer
 	err  io.Writer
 	opts globalOptions
+	// quiet keeps the client library from telling of every try, in commands that etcdctl does not have; --debug wins.
+	quiet bool
 }
 
 // Run executes one command line and returns the exit status of the process.

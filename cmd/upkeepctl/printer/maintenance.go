@@ -209,20 +209,6 @@ func sourceText(source string) string {
 	return "from the flags"
 }
 
-func policyText(p *schedulepb.Policy) string {
-	text := "no defragmentation"
-	if d := p.GetDefrag(); d.GetEnabled() {
-		text = fmt.Sprintf("defrag when %s, at most once in %s", d.Rule, span(d.MinInterval))
-		if d.Window != "" {
-			text += ", " + d.Window
-		}
-	}
-	if p.GetRecover().GetAutoRecoverNospace() {
-		text += "; recover from NOSPACE"
-	}
-	return text
-}
-
 // members is a table of how they are.
 func (m *Maintenance) members(r *upkeeppb.StatusResponse) {
 	const row = "%-14s %-8s %9s %9s %5s %5s  %s\n"
@@ -376,79 +362,6 @@ func (m *Maintenance) Opened(r *upkeeppb.RunResponse) error {
 	}
 	_, err := fmt.Fprintf(m.out, "Run %d is open; `upkeepctl maintenance status` shows how it goes.\n", r.Run)
 	return err
-}
-
-// Policy answers what counts.
-func (m *Maintenance) Policy(r *upkeeppb.GetPolicyResponse) error {
-	if done, err := m.asJSON(r); done {
-		return err
-	}
-	m.wrap("Source", 24, sourceText(r.Source))
-	m.policyLines(r.Policy)
-	return nil
-}
-
-func (m *Maintenance) policyLines(p *schedulepb.Policy) {
-	d, rec := p.GetDefrag(), p.GetRecover()
-	window := d.GetWindow()
-	if window == "" {
-		window = "any time"
-	}
-	for _, line := range [][2]string{
-		{"Defragment", yesNo(d.GetEnabled())},
-		{"  rule", d.GetRule()},
-		{"  minimum interval", span(d.GetMinInterval())},
-		{"  window", window},
-		{"  move leader", yesNo(d.GetMoveLeader())},
-		{"  compact first", yesNo(d.GetCompactFirst())},
-		{"Settle", span(p.GetSettle())},
-		{"Recover from NOSPACE", yesNo(rec.GetAutoRecoverNospace())},
-		{"  keep revisions", fmt.Sprint(rec.GetKeepRevisions())},
-	} {
-		m.wrap(line[0], 24, line[1])
-	}
-}
-
-// span is a duration without units of which there are none: 1h, not 1h0m0s.
-func span(nanos int64) string {
-	text := time.Duration(nanos).String()
-	for _, empty := range []string{"0s", "0m"} {
-		if shorter := strings.TrimSuffix(text, empty); shorter != text && strings.ContainsAny(shorter, "hm") && !strings.ContainsAny(shorter[len(shorter)-1:], "0123456789") {
-			text = shorter
-		}
-	}
-	return text
-}
-
-func yesNo(yes bool) string {
-	if yes {
-		return "yes"
-	}
-	return "no"
-}
-
-// PolicySet answers what a new policy makes of the members.
-func (m *Maintenance) PolicySet(r *upkeeppb.SetPolicyResponse) error {
-	if done, err := m.asJSON(r); done {
-		return err
-	}
-	if r.Policy == nil {
-		_, err := fmt.Fprintln(m.out, "The flags of whoever leads count again.")
-		return err
-	}
-	m.policyLines(r.Policy)
-	if r.Policy.GetDefrag().GetEnabled() {
-		fmt.Fprintln(m.out, "\nThe rule says now")
-		for _, t := range r.Trials {
-			verdict := "no"
-			if t.Matches {
-				verdict = "defragment"
-			}
-			m.names[t.Member] = t.Name
-			m.wrap("  "+m.name(t.Member), 24, verdict+": "+t.Figures)
-		}
-	}
-	return nil
 }
 
 // Done says that something was done that has no answer.
