@@ -186,10 +186,10 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if err := s.openKeyrings(); err != nil {
 		return err
 	}
-	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
+	if err := s.checkDirectory(); err != nil {
 		return err
 	}
-	if err := s.checkDirectory(); err != nil {
+	if err := s.listeners.open(s.cfg, opts.Listen); err != nil {
 		return err
 	}
 	if err := s.dir.prepare(s.logger); err != nil {
