@@ -29,18 +29,7 @@ func newAlarmCommand(
 		if len(args) != 0 {
 			return badArgs("alarm %s command accepts no arguments", name)
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := do(ctx, client)
-		if err != nil {
-			return err
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) { return do(ctx, client) })
 	}
 	return cmd
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -23,22 +24,17 @@ func newCompaction(a *app) *cobra.Command {
 		if err != nil {
 			return fail(exitError, err)
 		}
-		client, _, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
 		var opts []clientv3.CompactOption
 		if physical {
 			opts = append(opts, clientv3.WithCompactPhysical())
 		}
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		if _, err := client.Compact(ctx, revision, opts...); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.out, "compacted revision %d\n", revision)
-		return nil
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			_, err := client.Compact(ctx, revision, opts...)
+			if err == nil {
+				fmt.Fprintf(a.out, "compacted revision %d\n", revision)
+			}
+			return nil, err
+		})
 	}
 	return cmd
 }

@@ -127,15 +127,21 @@ func (a *app) clientSpec(cmd *cobra.Command, endpoints []string) (*clientv3.Conf
 // askPassword reads a password from the terminal without showing it, or a
 // line from standard input when that is not a terminal.
 func (a *app) askPassword() (string, error) {
-	fmt.Fprint(a.out, "Password: ")
-	if file, ok := a.in.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	return a.secret("Password: ")
+}
+
+// secret is askPassword with another prompt; without one it reads a line from standard input, whatever that is.
+func (a *app) secret(prompt string) (string, error) {
+	if prompt != "" {
+		fmt.Fprint(a.out, prompt)
+		defer fmt.Fprintln(a.out)
+	}
+	if file, ok := a.in.(*os.File); ok && prompt != "" && term.IsTerminal(int(file.Fd())) {
 		password, err := term.ReadPassword(int(file.Fd()))
-		fmt.Fprintln(a.out)
 		return string(password), err
 	}
 	var line string
 	_, err := fmt.Fscanln(a.in, &line)
-	fmt.Fprintln(a.out)
 	if err != nil && line == "" {
 		return "", nil // as with an empty line: an empty password
 	}

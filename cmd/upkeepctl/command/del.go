@@ -20,18 +20,9 @@ func newDel(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.Delete(ctx, key, opts...)
-		if err != nil {
-			return err
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			return client.Delete(ctx, key, opts...)
+		})
 	}
 	return cmd
 }

@@ -69,14 +69,22 @@ func newEndpointHealth(a *app, cluster *bool) *cobra.Command {
 		healths := make(printer.Healths, len(endpoints))
 		clients := make([]*clientv3.Client, len(endpoints))
 		for i, endpoint := range endpoints {
-			if clients[i], err = a.clientFor(cmd, []string{endpoint}); err != nil {
+			start := time.Now()
+			clients[i], err = a.clientFor(cmd, []string{endpoint})
+			if code, _ := statusOf(err); code == exitConnection { // such as a wrong password
+				healths[i] = printer.Health{Endpoint: endpoint, Took: took(start), Error: err.Error()}
+				continue
+			}
+			if err != nil {
 				return err
 			}
 			defer closeClient(clients[i])
 		}
 		var wait sync.WaitGroup
 		for i, endpoint := range endpoints {
-			wait.Go(func() { healths[i] = a.health(cmd, clients[i], endpoint) })
+			if clients[i] != nil {
+				wait.Go(func() { healths[i] = a.health(cmd, clients[i], endpoint) })
+			}
 		}
 		wait.Wait()
 

@@ -33,21 +33,13 @@ func newGet(a *app) *cobra.Command {
 		if f.countOnly && a.opts.writeOut != "fields" && a.opts.writeOut != "" {
 			return badArgs("--count-only is only for `--write-out=fields`")
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		if f.valueOnly && a.opts.writeOut != "simple" {
-			return badArgs("print-value-only is only for `--write-out=simple`")
-		}
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := f.fetch(ctx, client, key, opts)
-		if err != nil {
-			return err
-		}
-		return out.Print(printer.Get{Response: resp, CountOnly: f.countOnly, ValueOnly: f.valueOnly})
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			if f.valueOnly && a.opts.writeOut != "simple" {
+				return nil, badArgs("print-value-only is only for `--write-out=simple`")
+			}
+			resp, err := f.fetch(ctx, client, key, opts)
+			return printer.Get{Response: resp, CountOnly: f.countOnly, ValueOnly: f.valueOnly}, err
+		})
 	}
 	return cmd
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -26,18 +27,13 @@ func newLeaseGrant(a *app) *cobra.Command {
 		if err != nil {
 			return badArgs("bad TTL (%v)", err)
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.Grant(ctx, ttl)
-		if err != nil {
-			return fail(exitError, fmt.Errorf("failed to grant lease (%w)", err))
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			resp, err := client.Grant(ctx, ttl)
+			if err != nil {
+				err = fmt.Errorf("failed to grant lease (%w)", err)
+			}
+			return resp, err
+		})
 	}
 	return cmd
 }
@@ -52,18 +48,13 @@ func newLeaseRevoke(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.Revoke(ctx, id)
-		if err != nil {
-			return fail(exitError, fmt.Errorf("failed to revoke lease (%w)", err))
-		}
-		return out.Print(printer.LeaseRevoked{ID: id, Response: resp})
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			resp, err := client.Revoke(ctx, id)
+			if err != nil {
+				err = fmt.Errorf("failed to revoke lease (%w)", err)
+			}
+			return printer.LeaseRevoked{ID: id, Response: resp}, err
+		})
 	}
 	return cmd
 }
@@ -80,22 +71,17 @@ func newLeaseTimeToLive(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
 		var opts []clientv3.LeaseOption
 		if keys {
 			opts = append(opts, clientv3.WithAttachedKeys())
 		}
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.TimeToLive(ctx, id, opts...)
-		if err != nil {
-			return fail(exitConnection, err)
-		}
-		return out.Print(printer.LeaseTTL{Response: resp, WithKeys: keys})
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			resp, err := client.TimeToLive(ctx, id, opts...)
+			if err != nil {
+				err = fail(exitConnection, err)
+			}
+			return printer.LeaseTTL{Response: resp, WithKeys: keys}, err
+		})
 	}
 	return cmd
 }
@@ -103,18 +89,13 @@ func newLeaseTimeToLive(a *app) *cobra.Command {
 func newLeaseList(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "Lists all leases, the one that ends first before the others"}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.Leases(ctx)
-		if err != nil {
-			return fail(exitConnection, err)
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			resp, err := client.Leases(ctx)
+			if err != nil {
+				err = fail(exitConnection, err)
+			}
+			return resp, err
+		})
 	}
 	return cmd
 }

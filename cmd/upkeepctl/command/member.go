@@ -45,22 +45,14 @@ func newMemberAdd(a *app) *cobra.Command {
 			return badArgs("member peer urls not provided")
 		}
 		urls := strings.Split(peerURLs, ",")
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		add := client.MemberAdd
-		if learner {
-			add = client.MemberAddAsLearner
-		}
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := add(ctx, urls)
-		if err != nil {
-			return err
-		}
-		return out.Print(printer.MemberAdded{Name: args[0], Response: resp})
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			add := client.MemberAdd
+			if learner {
+				add = client.MemberAddAsLearner
+			}
+			resp, err := add(ctx, urls)
+			return printer.MemberAdded{Name: args[0], Response: resp}, err
+		})
 	}
 	return cmd
 }
@@ -99,18 +91,7 @@ func newMemberCommand(
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := do(ctx, client, id)
-		if err != nil {
-			return err
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) { return do(ctx, client, id) })
 	}
 	return cmd
 }
@@ -137,22 +118,13 @@ line are ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.`,
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
 		var opts []clientv3.OpOption
 		if serializable {
 			opts = append(opts, clientv3.WithSerializable())
 		}
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.MemberList(ctx, opts...)
-		if err != nil {
-			return err
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			return client.MemberList(ctx, opts...)
+		})
 	}
 	return cmd
 }

@@ -56,12 +56,13 @@ func newHashKV(a *app) *cobra.Command {
 }
 
 func newCheck(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "check <filename>",
 		Args:  cobra.ExactArgs(1),
 		Short: "Checks a database file for damage",
 		Long: `Checks the pages of a database file and the records in it, and lists what is
-wrong, a line each. The file is only read.`,
+wrong, a line each. The file is only read. The commands below check a cluster
+that runs: how fast it is, and how much memory it needs.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileExists(args[0]); err != nil {
 				return err
@@ -80,4 +81,6 @@ wrong, a line each. The file is only read.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(newCheckPerf(a), newCheckDatascale(a))
+	return cmd
 }

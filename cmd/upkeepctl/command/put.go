@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -24,18 +25,9 @@ func newPut(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		client, out, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		defer closeClient(client)
-		ctx, cancel := a.timeout(cmd)
-		defer cancel()
-		resp, err := client.Put(ctx, key, value, opts...)
-		if err != nil {
-			return err
-		}
-		return out.Print(resp)
+		return a.call(cmd, func(ctx context.Context, client *clientv3.Client) (any, error) {
+			return client.Put(ctx, key, value, opts...)
+		})
 	}
 	return cmd
 }

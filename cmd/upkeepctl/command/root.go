@@ -37,6 +37,7 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 const (
 	groupKV      = "kv"
 	groupCluster = "cluster"
+	groupAuth    = "auth"
 	groupOffline = "offline"
 	groupUtility = "utility"
 )
@@ -55,13 +56,17 @@ func newRoot(a *app) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupKV, Title: "Key-value commands"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster maintenance commands"},
+		&cobra.Group{ID: groupAuth, Title: "Authentication commands"},
 		&cobra.Group{ID: groupOffline, Title: "Commands for files that no server has open"},
 		&cobra.Group{ID: groupUtility, Title: "Utility commands"},
 	)
 	addGroup(root, groupKV,
-		newGet(a), newPut(a), newDel(a), newTxn(a), newCompaction(a), newWatch(a), newLease(a))
+		newGet(a), newPut(a), newDel(a), newTxn(a), newCompaction(a), newWatch(a), newLease(a),
+		newLock(a), newElect(a))
 	addGroup(root, groupCluster,
-		newMember(a), newEndpoint(a), newAlarm(a), newDefrag(a), newSnapshot(a), newMoveLeader(a), newMaintenance(a))
+		newMember(a), newEndpoint(a), newAlarm(a), newDefrag(a), newSnapshot(a), newMoveLeader(a), newMaintenance(a),
+		newDowngrade(a), newMakeMirror(a))
+	addGroup(root, groupAuth, newAuth(a), newUser(a), newRole(a))
 	addGroup(root, groupOffline, newHashKV(a), newCheck(a), newMigrate(a), newBackup(a), newRestore(a))
 	addGroup(root, groupUtility, newVersion(a), newOptions(a), newCompletion(a))
 	root.SetHelpCommandGroupID(groupUtility)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -52,6 +51,9 @@ which the other commands here read as it is; zstd -d makes it readable for etcdu
 			return badArgs("snapshot save expects one argument <filename>")
 		}
 		client, _, err := a.connect(cmd)
+		if code, _ := statusOf(err); code == exitConnection {
+			return fail(exitInterrupted, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -103,7 +105,7 @@ func (a *app) save(ctx context.Context, client *clientv3.Client, path string, fo
 		}
 		piece, err := stream.Recv()
 		if err != nil {
-			return nil, 0, streamError(ctx, err)
+			return nil, 0, plainIfOver(ctx, err)
 		}
 		if piece.Version != "" {
 			version = piece.Version
@@ -120,13 +122,13 @@ func (a *app) save(ctx context.Context, client *clientv3.Client, path string, fo
 	return version, err
 }
 
-// streamError gives a server's refusal its plain text and leaves the end of
-// the stream, which it uses io.EOF for, alone.
-func streamError(ctx context.Context, err error) error {
-	if known := new(rpctypes.EtcdError); errors.As(rpctypes.Error(err), known) {
-		return *known
+// plainIfOver turns the error of a stream into ctx's if that has ended. A server's refusal stays as gRPC tells it, and so
+// does io.EOF, the stream's end.
+func plainIfOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return clientv3.ContextError(ctx, err)
 	}
-	return clientv3.ContextError(ctx, err)
+	return err
 }
 
 // lockTimeout adds the flag that says how long to wait for a file that

@@ -59,6 +59,15 @@ func (p *fieldsPrinter) Print(response any) error {
 		for _, m := range r {
 			p.backup(m)
 		}
+	case Role:
+		p.role(r)
+	case RoleList:
+		p.roles(r)
+	case Answer:
+		if r.NoFields {
+			return notSupported("fields")
+		}
+		p.header(r.header())
 	default:
 		return p.printLeaseOrFile(response)
 	}

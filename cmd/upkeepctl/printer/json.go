@@ -22,6 +22,12 @@ func (p *jsonPrinter) Print(response any) error {
 		response = r.Response
 	case *clientv3.TxnResponse:
 		response = txnLine(r)
+	case Answer:
+		response = r.Response
+	case Role:
+		response = r.Response
+	case RoleList:
+		response = r.Response
 	case LeaseRevoked:
 		response = r.Response
 	case LeaseTTL:

@@ -40,6 +40,12 @@ func (p *protobufPrinter) Print(response any) error {
 		message = (*pb.MemberPromoteResponse)(r.Response)
 	case LeaderMoved:
 		message = (*pb.MoveLeaderResponse)(r.Response)
+	case Answer:
+		message = r.Response
+	case Role:
+		message = (*pb.AuthRoleGetResponse)(r.Response)
+	case RoleList:
+		message = (*pb.AuthRoleListResponse)(r.Response)
 	case LeaseTTL:
 		message = r.Response
 	case LeaseRevoked:

@@ -36,6 +36,12 @@ func (p *simplePrinter) Print(response any) error {
 		for _, alarm := range r.Alarms {
 			fmt.Fprintf(p.out, "memberID:%d  alarm:%v\n", alarm.MemberID, alarm.Alarm)
 		}
+	case Answer:
+		fmt.Fprint(p.out, r.Text)
+	case Role:
+		writeRole(p.out, r)
+	case RoleList:
+		fmt.Fprint(p.out, Lines(r.Response.Roles))
 	case LeaderMoved:
 		fmt.Fprintf(p.out, "Leadership transferred from %x to %x\n", r.From, r.To)
 	case Healths:

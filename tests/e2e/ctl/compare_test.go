@@ -11,6 +11,9 @@ func (s *session) masked(st step, r result) result {
 	if st.usage {
 		r.stderr = firstLine(r.stderr)
 	}
+	if st.queue {
+		r.stdout = maskQueue(r.stdout)
+	}
 	if st.unordered {
 		r.stdout = unordered(r.stdout)
 	}

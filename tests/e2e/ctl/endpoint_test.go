@@ -133,7 +133,10 @@ func TestFlags(t *testing.T) {
 			"member --help", "member add --help", "member remove --help", "member update --help", "member promote --help",
 			"member list --help", "endpoint --help", "endpoint health --help", "endpoint status --help", "endpoint hashkv --help",
 			"alarm --help", "alarm list --help", "alarm disarm --help", "defrag --help", "snapshot --help", "snapshot save --help",
-			"move-leader --help", "version --help", "completion --help"},
+			"move-leader --help", "version --help", "completion --help", "auth enable --help", "auth status --help", "user add --help",
+			"user get --help", "user passwd --help", "user list --help", "role grant-permission --help", "role revoke-permission --help",
+			"role get --help", "lock --help", "elect --help", "make-mirror --help", "check perf --help", "check datascale --help",
+			"downgrade validate --help", "downgrade enable --help", "downgrade cancel --help"},
 		"etcdutl": {"snapshot status --help", "snapshot restore --help", "hashkv --help", "defrag --help"},
 	} {
 		theirs, ours := newSession(t, peer(t, tool)), newSession(t, upkeepctl)
@@ -162,7 +165,7 @@ func TestCommandNames(t *testing.T) {
 		steps[i].usage = true
 	}
 	compareReads(t, theirs, ours, steps)
-	for _, args := range []string{``, `help`, `help get`, `--help`, `lease`, `member bad`, `snapshot`, `snapshot foo`, `options`,
+	for _, args := range []string{``, `help`, `help get`, `--help`, `lease`, `auth`, `user`, `role bad`, `downgrade`, `member bad`, `snapshot`, `snapshot foo`, `options`,
 		`completion bash`, `completion zsh`, `completion fish`, `completion powershell`, `version`} {
 		a, b := theirs.run(step{args: args}), ours.run(step{args: args})
 		if a.code != b.code || b.stdout == "" || a.stderr != b.stderr {

@@ -88,7 +88,7 @@ func startEtcd(t *testing.T, a addresses) (stop func()) {
 			"--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(dir, fmt.Sprintf("m%d", i)),
 			"--listen-client-urls", "http://"+a.client[i], "--advertise-client-urls", "http://"+a.client[i],
 			"--listen-peer-urls", "http://"+a.peer[i], "--initial-advertise-peer-urls", "http://"+a.peer[i],
-			"--initial-cluster", strings.Join(cluster, ","), "--log-level", "error", "--unsafe-no-fsync")
+			"--initial-cluster", strings.Join(cluster, ","), "--log-level", "error", "--unsafe-no-fsync", "--bcrypt-cost", "4")
 		cmd.Stderr = logs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -161,6 +161,8 @@ type step struct {
 	capture string
 	// usage: only the first line of stderr counts, the rest is help in our own words.
 	usage bool
+	// queue: keys end with leases that the server made up, and revisions depend on when others ended.
+	queue bool
 	// unordered: the answer lists members in the order of IDs that the server made up.
 	unordered bool
 }
