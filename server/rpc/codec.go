@@ -4,6 +4,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 )
@@ -77,5 +78,11 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return v.(aliasing).UnmarshalVTUnsafe(data.Materialize())
 	}
 	// The rest is rare, or small and without bytes of its own; google's decoder also refuses text that is not UTF-8.
-	return c.fallback.Unmarshal(data, v)
+	m, ok := v.(proto.Message)
+	if !ok {
+		return c.fallback.Unmarshal(data, v)
+	}
+	// What it does not know goes no further. It takes a known field of the wrong wire type for an unknown one and would
+	// keep it, and the decoder of the log refuses that: one such request in the log, and no member could apply it.
+	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data.Materialize(), m)
 }
