@@ -1,141 +1,206 @@
 // Package differential sends the same random requests to upkeep and to etcd, started beside it, and compares the
-// answers field by field, and the histories by HashKV.
+// answers field by field, what watchers hear, and the histories by HashKV at every revision. Each round begins with new
+// clusters, of one member or of three, and has a seed of its own.
 //
-// A failure prints its seed; UPKEEP_TEST_SEED replays it.
+// A failure prints the seed, which UPKEEP_TEST_SEED replays, and the shortest sequence of requests that was found to
+// still make a difference: the test plays parts of the sequence again, from scratch, for up to two minutes or as long as
+// UPKEEP_TEST_SHRINK says (a duration; 0s to leave it out).
 package differential
 
 import (
-	"context"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/proto"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/upkeep-kv/upkeep/tests/longrun"
-	"github.com/upkeep-kv/upkeep/tests/proc"
 )
 
-// side is one of the two servers.
-type side struct {
-	name string
-	conn *grpc.ClientConn
+// round is one sequence of requests to new clusters.
+type round struct {
+	setting setting
+	steps   int
+	user    string // who may ask for everything in the end
+	next    func(g *generator, o *officer) step
+	after   func(t *testing.T, p *pair) error // once it is over; may be nil
 }
 
-func start(t *testing.T, name, program string) side {
-	t.Helper()
-	return connect(t, name, proc.Start(t, program, 1).Members[0])
+// longSteps is the least that the rounds of a test make together in `make test-long`.
+const longSteps = 60_000
+
+// leastSteps is how many steps a round has on a machine on which the start alone takes all of the time.
+const leastSteps = 300
+
+// run makes rounds until the time is over.
+func (r round) run(t *testing.T, length time.Duration, share float64) {
+	seed, given := longrun.Seed(t, rand.Uint64())
+	least := 0
+	if longrun.Asked(t) {
+		least = int(longSteps * share)
+	}
+	outcomes := map[string]int{}
+	played, rounds := 0, 0
+	for end := time.Now().Add(length); rounds == 0 || !given && (time.Now().Before(end) || played < least); rounds++ {
+		until := end
+		if least > 0 || given {
+			until = time.Now().Add(time.Hour)
+		}
+		n, err := r.play(t, seed, until, outcomes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		played += n
+		seed++
+	}
+	t.Logf("%d steps in %d rounds, the last of seed %d, %d kinds of answers", played, rounds, seed-1, len(outcomes))
+	if !given && played < 100 {
+		t.Errorf("only %d steps", played)
+	}
 }
 
-func connect(t *testing.T, name string, member *proc.Member) side {
+// play makes the round of seed, and shrinks what fails.
+func (r round) play(t *testing.T, seed uint64, until time.Time, outcomes map[string]int) (int, error) {
+	var steps []step
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), rev: 1, members: r.setting.members,
+		leases: []int64{1000, 1001, 1002, 1003, 1004, 1005}}
+	o := &officer{generator: g, hash: hashOf(t, "pw1")}
+	p := startPair(t, r.setting)
+	err := func() error {
+		for len(steps) < r.steps && (len(steps) < leastSteps || time.Now().Before(until)) {
+			st := r.next(g, o)
+			steps = append(steps, st)
+			if err := p.play(st); err != nil {
+				return err
+			}
+			g.rev = p.rev
+			if len(steps)%200 == 0 {
+				if err := p.settle(); err != nil {
+					return err
+				}
+			}
+		}
+		return r.end(t, p)
+	}()
+	p.stop()
+	for k, v := range p.outcomes {
+		outcomes[k] += v
+	}
+	if err == nil {
+		return len(steps), nil
+	}
+	return len(steps), fmt.Errorf("seed %d: %w%s", seed, err, r.shrunk(t, steps))
+}
+
+func (r round) end(t *testing.T, p *pair) error {
+	if err := p.finish(r.user); err != nil {
+		return err
+	}
+	if r.after != nil {
+		return r.after(t, p)
+	}
+	return nil
+}
+
+// shrunk finds a short part of steps that still fails, and tells how.
+func (r round) shrunk(t *testing.T, steps []step) string {
+	limit := 2 * time.Minute
+	if text := os.Getenv("UPKEEP_TEST_SHRINK"); text != "" {
+		var err error
+		if limit, err = time.ParseDuration(text); err != nil {
+			return fmt.Sprintf("\nUPKEEP_TEST_SHRINK is %q: a duration is expected", text)
+		}
+	}
+	if limit <= 0 {
+		return ""
+	}
+	var last error
+	short := shrink(steps, time.Now().Add(limit), func(part []step) bool {
+		if err := r.again(t, part); err != nil {
+			last = err
+			return true
+		}
+		return false
+	})
+	if last == nil {
+		return "\nno part of the sequence failed when it was played again"
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "\nshrunk from %d to %d steps, of which this failed:\n%v\nthe steps:", len(steps), len(short), last)
+	for i, st := range short {
+		fmt.Fprintf(&out, "\n%4d. %v", i+1, st)
+	}
+	return out.String()
+}
+
+// again plays steps from scratch.
+func (r round) again(t *testing.T, steps []step) error {
+	p := startPair(quiet{t}, r.setting)
+	defer p.stop()
+	for _, st := range steps {
+		if err := p.play(st); err != nil {
+			return err
+		}
+	}
+	return r.end(t, p)
+}
+
+func hashOf(t *testing.T, password string) string {
 	t.Helper()
-	conn, err := grpc.NewClient(member.ClientURL[len("http://"):], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return side{name, conn}
+	return base64.StdEncoding.EncodeToString(hash)
 }
 
-// send returns the answer with everything masked that differs from server to server.
-func (s side) send(ctx context.Context, req proto.Message) (proto.Message, error) {
-	kv, lease := pb.NewKVClient(s.conn), pb.NewLeaseClient(s.conn)
-	var resp proto.Message
-	var err error
-	switch r := req.(type) {
-	case *pb.PutRequest:
-		resp, err = kv.Put(ctx, r)
-	case *pb.RangeRequest:
-		resp, err = kv.Range(ctx, r)
-	case *pb.DeleteRangeRequest:
-		resp, err = kv.DeleteRange(ctx, r)
-	case *pb.TxnRequest:
-		resp, err = kv.Txn(ctx, r)
-	case *pb.CompactionRequest:
-		resp, err = kv.Compact(ctx, r)
-	case *pb.HashKVRequest:
-		resp, err = pb.NewMaintenanceClient(s.conn).HashKV(ctx, r)
-	case *pb.LeaseGrantRequest:
-		resp, err = lease.LeaseGrant(ctx, r)
-	case *pb.LeaseRevokeRequest:
-		resp, err = lease.LeaseRevoke(ctx, r)
-	case *pb.LeaseTimeToLiveRequest:
-		resp, err = lease.LeaseTimeToLive(ctx, r)
-	default:
-		panic(fmt.Sprintf("no call for %T", req))
-	}
-	if err != nil {
-		return nil, err
-	}
-	mask(resp)
-	return resp, nil
-}
-
-func mask(resp proto.Message) {
-	if h := resp.(interface{ GetHeader() *pb.ResponseHeader }).GetHeader(); h != nil {
-		h.ClusterId, h.MemberId, h.RaftTerm = 0, 0, 0
-	}
-	if r, ok := resp.(*pb.LeaseTimeToLiveResponse); ok {
-		r.TTL = min(r.TTL, 1) // a second may pass between the two
-		slices.SortFunc(r.Keys, slices.Compare)
-	}
-}
-
+// TestSameAnswersAsEtcd makes requests of all kinds, among them such as must be refused.
 func TestSameAnswersAsEtcd(t *testing.T) {
-	seed, _ := longrun.Seed(t, rand.Uint64())
-	ours := start(t, "upkeep", proc.Build(t, "upkeep"))
-	theirs := start(t, "etcd", proc.Peer(t, "etcd"))
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), rev: 1, leases: []int64{1000, 1001, 1002, 1003, 1004, 1005}}
-	ctx := context.Background()
-	operations := 0
-	for deadline := time.Now().Add(longrun.Length(t, 12*time.Second)); time.Now().Before(deadline); operations++ {
-		req := g.request()
-		got, gotErr := ours.send(ctx, req)
-		want, wantErr := theirs.send(ctx, req)
-		if !sameError(gotErr, wantErr) || (wantErr == nil && !proto.Equal(got, want)) {
-			t.Fatalf("seed %d, operation %d: %T{%s}\nupkeep: %v, %v\netcd:   %v, %v", seed, operations, req,
-				prototext.Format(req), text(got), gotErr, text(want), wantErr)
-		}
-		if want != nil {
-			if h := want.(interface{ GetHeader() *pb.ResponseHeader }).GetHeader(); h != nil {
-				g.rev = max(g.rev, h.Revision)
+	length := longrun.Length(t, 8*time.Second) / 2
+	for _, members := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d", members), func(t *testing.T) {
+			r := round{setting: setting{members: members}, steps: 2000, next: (*generator).anything}
+			r.run(t, length, []float64{0, 0.8, 0, 0.4}[members])
+		})
+	}
+}
+
+// TestSameUsersAsEtcd has several users, some with tokens that have ended, change keys, users and roles at random, and
+// compares every answer, and in the end what stands in the buckets.
+func TestSameUsersAsEtcd(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("between the members"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	length := longrun.Length(t, 8*time.Second) / 2
+	for _, tokens := range []string{"simple", "jwt,sign-method=HS256,ttl=1h,priv-key=" + secret} {
+		kind, _, _ := strings.Cut(tokens, ",")
+		t.Run(kind, func(t *testing.T) {
+			r := round{
+				setting: setting{members: 1, flags: []string{"--auth-token=" + tokens}}, steps: 2000,
+				next:  func(_ *generator, o *officer) step { return o.next() },
+				after: sameBuckets, user: "root",
 			}
-		}
-	}
-	compareHistories(t, ours, theirs, g.rev, seed)
-	t.Logf("%d operations, revision %d, seed %d", operations, g.rev, seed)
-	if operations < 100 {
-		t.Fatalf("only %d operations", operations)
+			r.run(t, length, 0.4)
+		})
 	}
 }
 
-// compareHistories compares HashKV at every revision.
-func compareHistories(t *testing.T, ours, theirs side, newest int64, seed uint64) {
-	t.Helper()
-	for rev := int64(1); rev <= newest; rev += max(1, newest/2000) {
-		req := &pb.HashKVRequest{Revision: rev}
-		got, gotErr := ours.send(context.Background(), req)
-		want, wantErr := theirs.send(context.Background(), req)
-		if !sameError(gotErr, wantErr) || (wantErr == nil && !proto.Equal(got, want)) {
-			t.Fatalf("seed %d: HashKV at %d: upkeep %v, %v; etcd %v, %v", seed, rev, text(got), gotErr, text(want), wantErr)
-		}
+// sameBuckets compares what stands of users and roles in the database.
+func sameBuckets(t *testing.T, p *pair) error {
+	var lists [][]string
+	for _, s := range []*side{p.ours, p.theirs} {
+		s.members[0].Stop()
+		lists = append(lists, users(t, s.members[0]))
 	}
-}
-
-func sameError(a, b error) bool {
-	return status.Code(a) == status.Code(b) && status.Convert(a).Message() == status.Convert(b).Message()
-}
-
-func text(m proto.Message) string {
-	if m == nil {
-		return "no answer"
+	if !slices.Equal(lists[0], lists[1]) {
+		return fmt.Errorf("the buckets differ\nupkeep: %q\netcd:   %q", lists[0], lists[1])
 	}
-	return prototext.Format(m)
+	return nil
 }

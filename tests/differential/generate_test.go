@@ -12,8 +12,9 @@ import (
 // floor; a share of requests that must be refused.
 type generator struct {
 	*rand.Rand
-	rev    int64 // newest revision seen
-	leases []int64
+	rev     int64 // newest revision seen
+	leases  []int64
+	members int
 }
 
 const keyCount = 12
