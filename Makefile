@@ -9,8 +9,8 @@ SECONDS   ?= 600
 TESTFLAGS ?=
 BENCHARGS ?=
 # What goes on for as long as it is let; tests/longrun gives each its part of SECONDS.
-LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillNine|TestSameAnswersAsEtcd|TestSameUsersAsEtcd|TestLog|TestKilledMember|TestDay
-LONG_PACKAGES := $(addprefix ./tests/,linearizability simulation soak e2e differential crash day)
+LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillNine|TestSameAnswersAsEtcd|TestSameUsersAsEtcd|TestLog|TestKilledMember|TestDay|TestKillAtEveryStep
+LONG_PACKAGES := $(addprefix ./tests/,linearizability simulation soak e2e differential crash day e2e/steps)
 
 .DEFAULT_GOAL := help
 .PHONY: help build local test test-long prove bench proto lint cover peer clean

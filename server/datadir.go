@@ -15,6 +15,7 @@ import (
 
 	"github.com/upkeep-kv/upkeep/backend"
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/snapshot"
 )
 
 // dataDir knows the paths of a member's files. Source: etcd's layout, storage.md §1.
@@ -45,6 +46,9 @@ func (d dataDir) transferred(index uint64) string {
 
 // prepare creates the directories and checks that they can be written.
 func (d dataDir) prepare(logger *zap.Logger) error {
+	if err := d.refuseUnfinished(); err != nil {
+		return err
+	}
 	if err := d.prepareOne("--data-dir", d.root, d.snap); err != nil {
 		return err
 	}
@@ -53,6 +57,18 @@ func (d dataDir) prepare(logger *zap.Logger) error {
 			zap.Stringer("mode", info.Mode().Perm()), zap.String("recommended", "-rwx------"))
 	}
 	return d.prepareOne(d.walFlag(), d.wal, d.wal)
+}
+
+// refuseUnfinished keeps a member from beginning empty where a restore was broken off.
+func (d dataDir) refuseUnfinished() error {
+	if _, err := os.Stat(filepath.Join(d.root, snapshot.UnfinishedName)); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(d.root, "member")); !errors.Is(err, fs.ErrNotExist) {
+		return nil // all but the cleaning up was done
+	}
+	return fmt.Errorf("--data-dir %q holds a restore that was broken off (%s): run the restore again, or remove the directory",
+		d.root, snapshot.UnfinishedName)
 }
 
 // walFlag is the flag that decides where the log is.

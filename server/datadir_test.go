@@ -1,12 +1,18 @@
 package server
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/upkeep-kv/upkeep/server/config"
+	"github.com/upkeep-kv/upkeep/snapshot"
 )
 
 // "db" is a hexadecimal number too.
@@ -38,5 +44,29 @@ func TestOnlyOldTransfersAreRemoved(t *testing.T) {
 	want := []string{"0000000000000002-00000000000000db.snap", "00000000000000dc.snap.db", "db", "x.snap.db"}
 	if !slices.Equal(left, want) {
 		t.Fatalf("left are %q, want %q", left, want)
+	}
+}
+
+// A restore that was broken off must not become an empty member.
+func TestUnfinishedRestoreIsRefused(t *testing.T) {
+	cfg := config.Default()
+	cfg.DataDir = t.TempDir()
+	d := newDataDir(cfg)
+	part := filepath.Join(cfg.DataDir, snapshot.UnfinishedName)
+	if err := os.MkdirAll(filepath.Join(part, "member", "snap"), dirMode); err != nil {
+		t.Fatal(err)
+	}
+	err := d.prepare(zap.NewNop())
+	if err == nil || !strings.Contains(err.Error(), "broken off") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, "member")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the directory was touched: %v", err)
+	}
+	if err := os.Rename(filepath.Join(part, "member"), filepath.Join(cfg.DataDir, "member")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.prepare(zap.NewNop()); err != nil {
+		t.Fatalf("after the member was put in place: %v", err)
 	}
 }

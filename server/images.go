@@ -109,7 +109,7 @@ func (p peerService) RequestImage(ctx context.Context, to uint64, name string) (
 	default:
 	}
 	p.background.Go(func() {
-		if err := p.transport.SendImage(to, name, snap); err != nil {
+		if err := p.transport.SendImage(context.Background(), to, name, snap); err != nil {
 			p.logger.Warn("a member did not take the database image it asked for", zap.String("remote-peer-id", hexID(to)), zap.Error(err))
 		}
 	})

@@ -48,7 +48,6 @@ func (s *Server) transportObserver() transport.Observer {
 		Received: m.PeerReceived, ReceiveFailed: m.PeerReceiveFailed,
 		RoundTrip: m.PeerRoundTrip, PeerKnown: m.PeerKnown, PeerActive: m.PeerActive,
 		SnapshotSending: m.SnapshotSending, SnapshotSent: m.SnapshotSent,
-		SnapshotSynced:    m.DBSynced,
 		SnapshotReceiving: m.SnapshotReceiving, SnapshotReceived: func(from uint64, ok bool, took time.Duration) {
 			m.SnapshotReceived(from, ok, took)
 			if ok {
@@ -69,19 +68,6 @@ func (s *Server) rpcObserver() rpc.Observer {
 		SentBytes:     m.ClientSentBytes,
 		ClientRequest: m.ClientRequest,
 		StreamFailed:  m.StreamFailed,
-		WatchSent:     s.watchSent,
-	}
-}
-
-// watchSent is told of every message to a watching client.
-func (s *Server) watchSent(kind rpc.WatchMessage, events int, took time.Duration) {
-	switch kind {
-	case rpc.WatchEvents:
-		s.metrics.WatchSent(events, took)
-	case rpc.WatchProgress:
-		s.metrics.WatchProgressSent(took)
-	default:
-		s.metrics.WatchControlSent(took)
 	}
 }
 

@@ -140,7 +140,7 @@ func (s *Server) stageEverywhere(ctx context.Context, members []uint64, prepared
 		if err != nil {
 			return err
 		}
-		err = s.transport.SendImage(id, stagedPrefix+prepared.SHA256, raftnode.Snapshot{
+		err = s.transport.SendImage(ctx, id, stagedPrefix+prepared.SHA256, raftnode.Snapshot{
 			Index: s.node.AppliedIndex(), Term: s.node.Term(), ConfState: s.cluster.ConfState(), Size: prepared.Size,
 			Image: stagedFile{file, ctx, func(sent int64) { report(phase, sent, prepared.Size) }},
 		})

@@ -15,13 +15,17 @@ import (
 	"github.com/upkeep-kv/upkeep/raftnode/identity"
 )
 
+// UnfinishedName is what a data directory holds instead of a member while a restore into it is under way, or after one was
+// broken off.
+const UnfinishedName = "restore.part"
+
 // defaultMmapBytes is etcd's --initial-memory-map-size.
 const defaultMmapBytes = 10 << 30
 
 // Names inside the data directory.
 const (
 	memberName = "member"
-	stageName  = "restore.part"
+	stageName  = UnfinishedName
 	// claimName is a file in the stage that names a log directory outside the data directory which this restore is
 	// about to put in place, and which a later run may therefore remove.
 	claimName = "wal-dir"

@@ -3,7 +3,6 @@ package index
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
 )
@@ -17,8 +16,6 @@ type Kept struct {
 	Revisions []revision.Revision // ascending
 	Keys      int                 // keys in the index afterwards
 	Removed   int                 // keys of which nothing was left
-	// LongestHold is the longest time that the index was locked in one go.
-	LongestHold time.Duration
 }
 
 // Contains reports whether rev is among the kept revisions. Asked in ascending
@@ -60,11 +57,7 @@ func (x *Index) compactSome(span *Span, main int64, kept *Kept) {
 	var removed [compactionsPerHold]string
 	visits, removals, next, more := 0, 0, "", false
 	x.mu.Lock()
-	held := time.Now()
-	defer func() {
-		kept.LongestHold = max(kept.LongestHold, time.Since(held))
-		x.mu.Unlock()
-	}()
+	defer x.mu.Unlock()
 	x.tree.AscendGreaterOrEqual(item{key: span.next}, func(it item) bool {
 		if visits == compactionsPerHold {
 			next, more = it.key, true

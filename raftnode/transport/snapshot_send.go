@@ -62,8 +62,8 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, s raftnode.Snapshot) {
 }
 
 // SendImage streams s to a member that waits for it under a name, and returns when that member has taken it or will not.
-// It owns s and closes it. It ends early when the transport is closed.
-func (t *Transport) SendImage(to uint64, image string, s raftnode.Snapshot) error {
+// It owns s and closes it. It ends early when ctx ends or the transport is closed.
+func (t *Transport) SendImage(ctx context.Context, to uint64, image string, s raftnode.Snapshot) error {
 	defer s.Close()
 	p := t.peer(to)
 	if p == nil {
@@ -78,7 +78,10 @@ func (t *Transport) SendImage(to uint64, image string, s raftnode.Snapshot) erro
 	start := time.Now()
 	fields := []zap.Field{zap.String("image", image), zap.Uint64("snapshot-index", s.Index), zap.Int64("size-bytes", s.Size)}
 	p.log.Info("sending a database image", fields...)
-	if err := p.trySnapshot(m, image, s); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	if err := p.trySnapshot(ctx, m, image, s); err != nil {
 		p.log.Warn("failed to send a database image", append(fields, zap.Error(err))...)
 		return err
 	}
@@ -95,7 +98,7 @@ func (p *peer) sendSnapshot(m *raftpb.Message, s raftnode.Snapshot) error {
 	start := time.Now()
 	fields := []zap.Field{zap.Uint64("snapshot-index", s.Index), zap.Int64("size-bytes", s.Size)}
 	p.log.Info("sending database snapshot", fields...)
-	err := p.trySnapshot(m, "", s)
+	err := p.trySnapshot(p.ctx, m, "", s)
 	observer.SnapshotSent(p.id, err == nil, time.Since(start))
 	if err != nil {
 		p.log.Warn("failed to send database snapshot", append(fields, zap.Error(err))...)
@@ -107,7 +110,7 @@ func (p *peer) sendSnapshot(m *raftpb.Message, s raftnode.Snapshot) error {
 
 // trySnapshot sends s, resuming where the receiver is whenever the stream breaks. It uses a connection of its own, so
 // that chunks in the socket's buffer are not in front of heartbeats.
-func (p *peer) trySnapshot(m *raftpb.Message, image string, s raftnode.Snapshot) error {
+func (p *peer) trySnapshot(ctx context.Context, m *raftpb.Message, image string, s raftnode.Snapshot) error {
 	encoded, err := proto.Marshal(m)
 	if err != nil {
 		return err
@@ -126,9 +129,12 @@ func (p *peer) trySnapshot(m *raftpb.Message, image string, s raftnode.Snapshot)
 	var furthest uint64
 	progress, pause := time.Now(), reconnectMin
 	for {
-		offset, err := p.snapshotAttempt(client, header, s)
+		offset, err := p.snapshotAttempt(ctx, client, header, s)
 		if err == nil {
 			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if offset > furthest {
 			furthest, progress, pause = offset, time.Now(), reconnectMin
@@ -139,8 +145,8 @@ func (p *peer) trySnapshot(m *raftpb.Message, image string, s raftnode.Snapshot)
 		p.log.Info("will resume database snapshot", zap.Uint64("began-at-byte", offset), zap.Error(err))
 		select {
 		case <-time.After(pause):
-		case <-p.ctx.Done():
-			return p.ctx.Err()
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 		pause = min(2*pause, 2*reconnectMax)
 	}
@@ -159,38 +165,40 @@ func resumable(err error) bool {
 }
 
 // snapshotAttempt asks for the offset and sends what lies behind it. It returns the offset it began from.
-func (p *peer) snapshotAttempt(client peerpb.PeerClient, header *peerpb.SnapshotHeader, s raftnode.Snapshot) (uint64, error) {
-	ctx, cancel := context.WithCancel(p.ctx)
+func (p *peer) snapshotAttempt(
+	until context.Context, client peerpb.PeerClient, header *peerpb.SnapshotHeader, s raftnode.Snapshot,
+) (uint64, error) {
+	ctx, cancel := context.WithCancel(until)
 	defer cancel()
 	watchdog := time.AfterFunc(stallTimeout, cancel)
 	defer watchdog.Stop()
 	position, err := client.SnapshotOffset(ctx, header)
 	if err != nil {
-		return 0, p.stalled(ctx, err)
+		return 0, stalled(until, ctx, err)
 	}
 	offset := position.Offset
 	stream, err := client.Snapshot(ctx)
 	if err != nil {
-		return offset, p.stalled(ctx, err)
+		return offset, stalled(until, ctx, err)
 	}
 	w := &chunkWriter{peer: p, stream: stream, header: header, size: header.SizeBytes, skip: offset, hash: sha256.New(),
 		watchdog: watchdog, buffer: make([]byte, 0, chunkBytes), start: time.Now(), ctx: ctx}
 	if _, err := s.WriteTo(w); err != nil {
-		return offset, p.stalled(ctx, w.explain(err))
+		return offset, stalled(until, ctx, w.explain(err))
 	}
 	if err := w.finish(); err != nil {
-		return offset, p.stalled(ctx, w.explain(err))
+		return offset, stalled(until, ctx, w.explain(err))
 	}
 	watchdog.Reset(installTimeout)
 	if _, err := stream.CloseAndRecv(); err != nil {
-		return offset, p.stalled(ctx, err)
+		return offset, stalled(until, ctx, err)
 	}
 	return offset, nil
 }
 
 // stalled says what really happened when the watchdog ended an attempt.
-func (p *peer) stalled(ctx context.Context, err error) error {
-	if ctx.Err() != nil && p.ctx.Err() == nil {
+func stalled(until, attempt context.Context, err error) error {
+	if attempt.Err() != nil && until.Err() == nil {
 		return errStalled
 	}
 	return err

@@ -71,8 +71,6 @@ type Observer struct {
 	SnapshotSent      func(to uint64, ok bool, d time.Duration)
 	SnapshotReceiving func(from uint64)
 	SnapshotReceived  func(from uint64, ok bool, d time.Duration)
-	// SnapshotSynced is told how long the last sync of a received file took.
-	SnapshotSynced func(d time.Duration)
 }
 
 // Forwarder answers what other members ask of this one besides raft.
@@ -137,7 +135,7 @@ func New(config Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.freeBytes, r.synced = config.FreeBytes, config.Observer.SnapshotSynced
+	r.freeBytes = config.FreeBytes
 	t := &Transport{config: config, log: config.Logger, receiver: r}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.mu.peers = make(map[uint64]*peer)
@@ -281,7 +279,6 @@ func (o *Observer) fill() {
 	o.RoundTrip = orNothing2(o.RoundTrip)
 	o.PeerKnown, o.PeerActive = orNothing2(o.PeerKnown), orNothing2(o.PeerActive)
 	o.SnapshotSending, o.SnapshotReceiving = orNothing1(o.SnapshotSending), orNothing1(o.SnapshotReceiving)
-	o.SnapshotSynced = orNothing1(o.SnapshotSynced)
 	o.SnapshotSent, o.SnapshotReceived = orNothing3(o.SnapshotSent), orNothing3(o.SnapshotReceived)
 }
 

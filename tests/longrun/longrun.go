@@ -11,8 +11,9 @@ import (
 // parts of a hundred that each test gets.
 func parts() map[string]int {
 	return map[string]int{
-		"TestProcesses":         21,
-		"TestVirtualCluster":    20,
+		"TestProcesses":         18,
+		"TestVirtualCluster":    18,
+		"TestKillAtEveryStep":   5,
 		"TestSimulation":        20,
 		"TestDay":               5,
 		"TestSoak":              12,

@@ -222,11 +222,7 @@ func (m *Maintenance) members(r *upkeeppb.StatusResponse) {
 			role = "learner"
 		}
 		if f.Unhealthy != "" && f.File == 0 {
-			text := f.Unhealthy
-			if f.NotStarted {
-				text += "; maintenance goes on without it"
-			}
-			m.wrap(fmt.Sprintf("%-14s %-8s", m.name(f.Member), role), 24, text)
+			m.wrap(fmt.Sprintf("%-14s %-8s", m.name(f.Member), role), 24, f.Unhealthy)
 			continue
 		}
 		free, quota := "0 %", "-"
@@ -254,24 +250,10 @@ func remarks(f *schedulepb.Figures) []string {
 	if f.Unhealthy != "" {
 		out = append(out, f.Unhealthy)
 	}
-	if f.Busy != "" && len(f.Jobs) == 0 {
+	if f.Busy != "" {
 		out = append(out, "is busy: "+f.Busy)
 	}
-	for _, job := range f.Jobs {
-		out = append(out, jobText(job))
-	}
 	return out
-}
-
-func jobText(job *schedulepb.Job) string {
-	text := job.Job
-	if job.Phase != "" {
-		text += ": " + job.Phase
-	}
-	if job.Total > 0 {
-		text += fmt.Sprintf(" %d %%", 100*job.Done/job.Total)
-	}
-	return text
 }
 
 func lastDefrag(r *upkeeppb.StatusResponse, member uint64) string {
