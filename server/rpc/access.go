@@ -50,29 +50,30 @@ func (c callers) identity(ctx context.Context) (auth.Identity, error) {
 		}
 	}
 	if c.certificates && !throughGateway(ctx) {
-		if name := commonName(ctx); name != "" {
+		if name, shown := commonName(ctx); shown {
 			return c.auth.Named(name), nil
 		}
 	}
 	return auth.Identity{}, nil
 }
 
-// commonName is that of the caller's certificate, as far as it was verified.
-func commonName(ctx context.Context) string {
+// commonName is that of the caller's certificate, if one was shown and verified. It may be empty: such a caller is somebody
+// whom nothing is permitted to, and not nobody.
+func commonName(ctx context.Context) (name string, shown bool) {
 	caller, ok := peer.FromContext(ctx)
 	if !ok {
-		return ""
+		return "", false
 	}
 	tls, ok := caller.AuthInfo.(credentials.TLSInfo)
 	if !ok {
-		return ""
+		return "", false
 	}
 	for _, chain := range tls.State.VerifiedChains {
-		if len(chain) > 0 && chain[0].Subject.CommonName != "" {
-			return chain[0].Subject.CommonName
+		if len(chain) > 0 {
+			return chain[0].Subject.CommonName, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // throughGateway: then the certificate is the gateway's, which is this server's own.
