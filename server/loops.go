@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ func (s *Server) startLoops() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.background.Go(func() { <-s.stopping; cancel() })
 	for _, loop := range []func(context.Context){
-		s.publish, s.followLeadership, s.setClusterVersion, s.revokeExpired, s.checkpointLeases, s.raiseQuotaAlarm,
+		s.publish, s.followLeadership, s.followVersion, s.revokeExpired, s.checkpointLeases, s.raiseQuotaAlarm,
 		s.purgeFiles, s.sampleRevisions, s.watchNode, s.watchBackend,
 	} {
 		s.background.Go(func() { loop(ctx) })
@@ -104,42 +103,6 @@ func (s *Server) followLeadership(ctx context.Context) {
 		case <-changed:
 		}
 	}
-}
-
-// setClusterVersion raises the cluster's version to ours, as leader, where it is older and nobody is downgrading.
-func (s *Server) setClusterVersion(ctx context.Context) {
-	for {
-		changed := s.node.LeaderChanged()
-		version := s.cluster.Version()
-		if s.node.IsLeader() && olderVersion(version, ClusterVersion) && !s.cluster.Downgrade().Enabled {
-			if err := s.propose(ctx, &pb.InternalRaftRequest{
-				ClusterVersionSet: &pb.ClusterVersionSetRequest{Ver: ClusterVersion},
-			}); err != nil {
-				s.logger.Warn("failed to set the cluster version", zap.Error(err))
-				if !pause(ctx, retryInterval) {
-					return
-				}
-				continue
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
-	}
-}
-
-// olderVersion compares "3.6.0" with "3.7.0"; the empty version is the oldest.
-func olderVersion(a, b string) bool {
-	pad := func(v string) string {
-		parts := strings.Split(v, ".")
-		for i, p := range parts {
-			parts[i] = strings.Repeat("0", max(0, 6-len(p))) + p
-		}
-		return strings.Join(parts, ".")
-	}
-	return a == "" || pad(a) < pad(b)
 }
 
 // maxRevokesInFlight bounds how many expired leases are in the log at once, so that they cannot crowd out clients.

@@ -110,6 +110,8 @@ type applyObserver struct {
 	logger  *zap.Logger
 	warn    time.Duration // longer than this is slow; 0 or less never
 	alarmed chan struct{} // capacity 1; gets a word when an alarm was raised or lowered
+	// versioned, of capacity 1, gets a word when the cluster's version was set, or a downgrade enabled or cancelled.
+	versioned chan struct{}
 	last    time.Time     // when the last command ended; apply goroutine only
 	// restored is told how long the installation of a received state took, in nanoseconds.
 	restored  func(nanos int64)
@@ -151,15 +153,23 @@ func (o *applyObserver) CommandApplied(r *pb.InternalRaftRequest, value any, err
 		}
 	case r.Alarm != nil && r.Alarm.Action != pb.AlarmRequest_GET:
 		if resp, ok := value.(*pb.AlarmResponse); ok && len(resp.Alarms) > 0 {
-			select {
-			case o.alarmed <- struct{}{}:
-			default:
-			}
+			signal(o.alarmed)
 			o.metrics.AlarmChanged(metrics.Alarm{MemberID: r.Alarm.MemberID, Type: r.Alarm.Alarm.String()},
 				r.Alarm.Action == pb.AlarmRequest_ACTIVATE)
 		}
 	case r.ClusterVersionSet != nil:
 		o.metrics.SetClusterVersion(r.ClusterVersionSet.Ver)
+		signal(o.versioned)
+	case r.DowngradeInfoSet != nil:
+		signal(o.versioned)
+	}
+}
+
+// signal leaves a word in a channel of capacity 1, unless there is one.
+func signal(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
 	}
 }
 

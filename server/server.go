@@ -101,6 +101,8 @@ type Server struct {
 	// coordinator runs on every member and decides on the leader. alarmed, which holds one, makes it look at once.
 	coordinator *maintenance.Coordinator
 	alarmed     chan struct{}
+	// versionChanged, of capacity 1, wakes followVersion.
+	versionChanged chan struct{}
 
 	restarted bool            // the log was there already
 	walked    bool            // all pages of the database were looked at before it was opened
@@ -146,17 +148,19 @@ func Start(ctx context.Context, cfg *config.Config, opts Options) (*Server, erro
 // newServer returns a server of which nothing is open yet.
 func newServer(cfg *config.Config, opts Options) *Server {
 	s := &Server{
-		cfg:      settings{cfg},
-		logger:   opts.Logger,
-		dir:      newDataDir(cfg),
-		disk:     opts.Disk,
-		changed:  opts.Changed,
-		working:  opts.Working,
-		alarmed:  make(chan struct{}, 1),
-		started:  make(chan struct{}),
-		stopping: make(chan struct{}),
-		ready:    make(chan struct{}),
-		done:     make(chan struct{}),
+		cfg:     settings{cfg},
+		logger:  opts.Logger,
+		dir:     newDataDir(cfg),
+		disk:    opts.Disk,
+		changed: opts.Changed,
+		working: opts.Working,
+		alarmed: make(chan struct{}, 1),
+
+		versionChanged: make(chan struct{}, 1),
+		started:        make(chan struct{}),
+		stopping:       make(chan struct{}),
+		ready:          make(chan struct{}),
+		done:           make(chan struct{}),
 	}
 	if s.logger == nil {
 		s.logger = zap.NewNop()
@@ -283,8 +287,9 @@ func (s *Server) loadState() error {
 	s.machine = apply.New(apply.Config{
 		Backend: s.backend, Store: s.store, Hub: s.hub, Lessor: s.lessor, Alarms: s.alarms, Auth: s.auth,
 		Members: s.cluster, Timeline: s.timeline, Schedule: s.schedule, Logger: s.logger, MembershipChanged: s.membershipChanged,
-		Staged:   s.dir.staged,
-		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed, restored: s.restorePause.Store},
+		Staged: s.dir.staged,
+		Observer: &applyObserver{metrics: s.metrics, logger: s.logger, warn: s.cfg.WarningApplyDuration, alarmed: s.alarmed,
+			versioned: s.versionChanged, restored: s.restorePause.Store},
 	})
 	return nil
 }

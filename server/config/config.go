@@ -134,7 +134,7 @@ type Config struct {
 	CompactionSleepInterval time.Duration
 	Upkeep                  Upkeep
 	CorruptCheckTime        time.Duration // between the leader's comparisons of all members, 0 = never
-	DowngradeCheckTime      time.Duration // between the leader's looks at whether a downgrade is through
+	DowngradeCheckTime      time.Duration // between looks at whether this member is ready for a downgrade, 0 = never
 	CompactHashCheckTime    time.Duration // the same for the hashes of compactions, if its gate is on; > 0
 
 	// --- watch and warnings ---

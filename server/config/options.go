@@ -129,7 +129,7 @@ func maintenanceOptions(c *Config, r *raw) []*option {
 		span("compaction-sleep-interval", upkeepSection, 0, "Pause between two pieces of a compaction. 0: for as long as requests need.", &c.CompactionSleepInterval),
 		span("corrupt-check-time", upkeepSection, 0, "Time between comparisons of all members' histories by the leader, 0 never.", &c.CorruptCheckTime),
 		span("compact-hash-check-time", upkeepSection, DefaultCompactHashCheckTime, "Time between comparisons of the hashes that compactions make. Needs the gate CompactHashCheck.", &c.CompactHashCheckTime),
-		span("downgrade-check-time", upkeepSection, DefaultDowngradeCheckTime, "Time between two looks at whether a downgrade is through.", &c.DowngradeCheckTime),
+		span("downgrade-check-time", upkeepSection, DefaultDowngradeCheckTime, "Time between two looks at whether a member is ready for a downgrade, which it then logs; 0 never.", &c.DowngradeCheckTime),
 		whole("bootstrap-defrag-threshold-megabytes", upkeepSection, "0", "Defragment before serving if that frees at least so many MiB. 0 never does.", &c.BootstrapDefragThresholdMBytes),
 		whole("snapshot-count", upkeepSection, strconv.Itoa(DefaultSnapshotCount), "Applied log entries between two raft snapshots.", &c.SnapshotCount),
 		whole("snapshot-catchup-entries", upkeepSection, strconv.Itoa(DefaultSnapshotCatchUpEntries), "Log entries kept for slow followers.", &c.SnapshotCatchUpEntries),

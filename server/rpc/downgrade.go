@@ -11,18 +11,26 @@ import (
 )
 
 // Downgrade checks, starts and calls off the step down to the previous minor version. The answer's version is the
-// cluster's.
+// cluster's from before, which changes soon after.
 func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
 	err := s.requireRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
+	version := ""
 	switch r.Action {
-	case pb.DowngradeRequest_VALIDATE:
-		_, err = s.validateDowngrade(ctx, r.Version)
-	case pb.DowngradeRequest_ENABLE:
-		err = s.enableDowngrade(ctx, r.Version)
+	case pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE:
+		var target minorVersion
+		if target, err = s.validateDowngrade(ctx, r.Version); err != nil {
+			return nil, err
+		}
+		version = s.clusterVersion()
+		if r.Action == pb.DowngradeRequest_ENABLE {
+			job := &pb.DowngradeInfoSetRequest{Enabled: true, Ver: target.String() + ".0"}
+			_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: job})
+		}
 	case pb.DowngradeRequest_CANCEL:
+		version = s.clusterVersion()
 		// etcd agrees even where there is nothing to cancel.
 		_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: &pb.DowngradeInfoSetRequest{}})
 	default:
@@ -31,21 +39,16 @@ func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeReque
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.DowngradeResponse{Header: s.Headers.Header()}
-	if cluster, err := parseMinor(s.Maintenance.ClusterVersion()); err == nil {
-		resp.Version = cluster.String()
-	}
-	return resp, nil
+	return &pb.DowngradeResponse{Header: s.Headers.Header(), Version: version}, nil
 }
 
-func (s *maintenanceService) enableDowngrade(ctx context.Context, target string) error {
-	version, err := s.validateDowngrade(ctx, target)
+// clusterVersion is as clients see it, like "3.7"; empty where it is not known.
+func (s *maintenanceService) clusterVersion() string {
+	version, err := parseMinor(s.Maintenance.ClusterVersion())
 	if err != nil {
-		return err
+		return ""
 	}
-	job := &pb.DowngradeInfoSetRequest{Enabled: true, Ver: version.String() + ".0"}
-	_, err = s.Proposer.Propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: job})
-	return err
+	return version.String()
 }
 
 // validateDowngrade returns the version to step down to, or why it cannot be that one.
