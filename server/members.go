@@ -41,13 +41,14 @@ func (m members) Add(ctx context.Context, peerURLs []string, learner bool) (*pb.
 		PeerURLs:  urls,
 		IsLearner: learner,
 	}}
+	if err := m.strictAdd(learner); err != nil {
+		return nil, nil, err
+	}
 	if learner {
 		change.Type = raftpb.ConfChangeAddLearnerNode
 		if err := m.upToDate(ctx, m.cluster.CheckLearners); err != nil {
 			return nil, nil, err
 		}
-	} else if err := m.strictAdd(); err != nil {
-		return nil, nil, err
 	}
 	if err := m.change(ctx, change); err != nil {
 		return nil, nil, err
@@ -150,9 +151,9 @@ func (m members) upToDate(ctx context.Context, check func() error) error {
 	return check()
 }
 
-// strictAdd refuses a new voter that could cost the cluster its quorum: too few members have ever started, or too
-// few are reachable.
-func (m members) strictAdd() error {
+// strictAdd refuses a new member that could cost the cluster its quorum: too few members are reachable, or, for a voter, too
+// few have ever started. Nothing is asked of the only member, which is its own quorum.
+func (m members) strictAdd(learner bool) error {
 	if !m.cfg.StrictReconfigCheck {
 		return nil
 	}
@@ -160,7 +161,7 @@ func (m members) strictAdd() error {
 	if voters == 1 && started == 1 {
 		return nil
 	}
-	if started < quorum(voters+1) {
+	if !learner && started < quorum(voters+1) {
 		return member.ErrNotEnoughStarted
 	}
 	if m.connected(0) < quorum(voters+1) {
