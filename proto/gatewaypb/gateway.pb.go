@@ -11,6 +11,7 @@ package gatewaypb
 
 import (
 	etcdserverpb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
+	upkeeppb "github.com/upkeep-kv/upkeep/proto/upkeeppb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -194,22 +195,91 @@ func (x *SaveSnapshotResponse) GetBlob() []byte {
 	return nil
 }
 
+type RestoreSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot's hash, as `upkeepctl snapshot status` shows it.
+	Confirm string `protobuf:"bytes,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Restore the keys as they were at this revision; 0 means the newest of the snapshot.
+	ToRevision int64 `protobuf:"varint,2,opt,name=to_revision,json=toRevision,proto3" json:"to_revision,omitempty"`
+	// The body is empty, and the revision is one that the cluster still holds.
+	Live          bool `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotRequest) Reset() {
+	*x = RestoreSnapshotRequest{}
+	mi := &file_proto_gatewaypb_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_gatewaypb_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_proto_gatewaypb_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RestoreSnapshotRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *RestoreSnapshotRequest) GetToRevision() int64 {
+	if x != nil {
+		return x.ToRevision
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotRequest) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
 var File_proto_gatewaypb_gateway_proto protoreflect.FileDescriptor
 
 const file_proto_gatewaypb_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/gatewaypb/gateway.proto\x12\x10upkeep.gatewaypb\x1a\x1cproto/etcdserverpb/rpc.proto\"\x0f\n" +
+	"\x1dproto/gatewaypb/gateway.proto\x12\x10upkeep.gatewaypb\x1a\x1cproto/etcdserverpb/rpc.proto\x1a\x1bproto/upkeeppb/upkeep.proto\"\x0f\n" +
 	"\rDefragRequest\"a\n" +
 	"\x0eDefragResponse\x12;\n" +
 	"\x06header\x18\x01 \x01(\v2#.upkeep.etcdserverpb.ResponseHeaderR\x06header\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\rR\x04hash\"\x15\n" +
 	"\x13SaveSnapshotRequest\"*\n" +
 	"\x14SaveSnapshotResponse\x12\x12\n" +
-	"\x04blob\x18\x01 \x01(\fR\x04blob2\xba\x01\n" +
+	"\x04blob\x18\x01 \x01(\fR\x04blob\"g\n" +
+	"\x16RestoreSnapshotRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\tR\aconfirm\x12\x1f\n" +
+	"\vto_revision\x18\x02 \x01(\x03R\n" +
+	"toRevision\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live2\x93\x02\n" +
 	"\n" +
 	"Operations\x12K\n" +
 	"\x06Defrag\x12\x1f.upkeep.gatewaypb.DefragRequest\x1a .upkeep.gatewaypb.DefragResponse\x12_\n" +
-	"\fSaveSnapshot\x12%.upkeep.gatewaypb.SaveSnapshotRequest\x1a&.upkeep.gatewaypb.SaveSnapshotResponse0\x01B-Z+github.com/upkeep-kv/upkeep/proto/gatewaypbb\x06proto3"
+	"\fSaveSnapshot\x12%.upkeep.gatewaypb.SaveSnapshotRequest\x1a&.upkeep.gatewaypb.SaveSnapshotResponse0\x01\x12W\n" +
+	"\x0fRestoreSnapshot\x12(.upkeep.gatewaypb.RestoreSnapshotRequest\x1a\x1a.upkeep.v1.RestoreResponseB-Z+github.com/upkeep-kv/upkeep/proto/gatewaypbb\x06proto3"
 
 var (
 	file_proto_gatewaypb_gateway_proto_rawDescOnce sync.Once
@@ -223,22 +293,26 @@ func file_proto_gatewaypb_gateway_proto_rawDescGZIP() []byte {
 	return file_proto_gatewaypb_gateway_proto_rawDescData
 }
 
-var file_proto_gatewaypb_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_proto_gatewaypb_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_proto_gatewaypb_gateway_proto_goTypes = []any{
 	(*DefragRequest)(nil),               // 0: upkeep.gatewaypb.DefragRequest
 	(*DefragResponse)(nil),              // 1: upkeep.gatewaypb.DefragResponse
 	(*SaveSnapshotRequest)(nil),         // 2: upkeep.gatewaypb.SaveSnapshotRequest
 	(*SaveSnapshotResponse)(nil),        // 3: upkeep.gatewaypb.SaveSnapshotResponse
-	(*etcdserverpb.ResponseHeader)(nil), // 4: upkeep.etcdserverpb.ResponseHeader
+	(*RestoreSnapshotRequest)(nil),      // 4: upkeep.gatewaypb.RestoreSnapshotRequest
+	(*etcdserverpb.ResponseHeader)(nil), // 5: upkeep.etcdserverpb.ResponseHeader
+	(*upkeeppb.RestoreResponse)(nil),    // 6: upkeep.v1.RestoreResponse
 }
 var file_proto_gatewaypb_gateway_proto_depIdxs = []int32{
-	4, // 0: upkeep.gatewaypb.DefragResponse.header:type_name -> upkeep.etcdserverpb.ResponseHeader
+	5, // 0: upkeep.gatewaypb.DefragResponse.header:type_name -> upkeep.etcdserverpb.ResponseHeader
 	0, // 1: upkeep.gatewaypb.Operations.Defrag:input_type -> upkeep.gatewaypb.DefragRequest
 	2, // 2: upkeep.gatewaypb.Operations.SaveSnapshot:input_type -> upkeep.gatewaypb.SaveSnapshotRequest
-	1, // 3: upkeep.gatewaypb.Operations.Defrag:output_type -> upkeep.gatewaypb.DefragResponse
-	3, // 4: upkeep.gatewaypb.Operations.SaveSnapshot:output_type -> upkeep.gatewaypb.SaveSnapshotResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
+	4, // 3: upkeep.gatewaypb.Operations.RestoreSnapshot:input_type -> upkeep.gatewaypb.RestoreSnapshotRequest
+	1, // 4: upkeep.gatewaypb.Operations.Defrag:output_type -> upkeep.gatewaypb.DefragResponse
+	3, // 5: upkeep.gatewaypb.Operations.SaveSnapshot:output_type -> upkeep.gatewaypb.SaveSnapshotResponse
+	6, // 6: upkeep.gatewaypb.Operations.RestoreSnapshot:output_type -> upkeep.v1.RestoreResponse
+	4, // [4:7] is the sub-list for method output_type
+	1, // [1:4] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -255,7 +329,7 @@ func file_proto_gatewaypb_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_gatewaypb_gateway_proto_rawDesc), len(file_proto_gatewaypb_gateway_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

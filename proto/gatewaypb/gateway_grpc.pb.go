@@ -11,6 +11,7 @@ package gatewaypb
 
 import (
 	context "context"
+	upkeeppb "github.com/upkeep-kv/upkeep/proto/upkeeppb"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -22,8 +23,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Operations_Defrag_FullMethodName       = "/upkeep.gatewaypb.Operations/Defrag"
-	Operations_SaveSnapshot_FullMethodName = "/upkeep.gatewaypb.Operations/SaveSnapshot"
+	Operations_Defrag_FullMethodName          = "/upkeep.gatewaypb.Operations/Defrag"
+	Operations_SaveSnapshot_FullMethodName    = "/upkeep.gatewaypb.Operations/SaveSnapshot"
+	Operations_RestoreSnapshot_FullMethodName = "/upkeep.gatewaypb.Operations/RestoreSnapshot"
 )
 
 // OperationsClient is the client API for Operations service.
@@ -34,6 +36,9 @@ type OperationsClient interface {
 	Defrag(ctx context.Context, in *DefragRequest, opts ...grpc.CallOption) (*DefragResponse, error)
 	// Streams the database file, followed by its SHA-256: the raw bytes, to be written to a file as they come.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
+	// Takes the whole running cluster back to the snapshot file in the body, which is sent as it is, or with live to an older
+	// revision of its own history. The parameters are in the query.
+	RestoreSnapshot(ctx context.Context, in *RestoreSnapshotRequest, opts ...grpc.CallOption) (*upkeeppb.RestoreResponse, error)
 }
 
 type operationsClient struct {
@@ -73,6 +78,16 @@ func (c *operationsClient) SaveSnapshot(ctx context.Context, in *SaveSnapshotReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Operations_SaveSnapshotClient = grpc.ServerStreamingClient[SaveSnapshotResponse]
 
+func (c *operationsClient) RestoreSnapshot(ctx context.Context, in *RestoreSnapshotRequest, opts ...grpc.CallOption) (*upkeeppb.RestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(upkeeppb.RestoreResponse)
+	err := c.cc.Invoke(ctx, Operations_RestoreSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperationsServer is the server API for Operations service.
 // All implementations must embed UnimplementedOperationsServer
 // for forward compatibility.
@@ -81,6 +96,9 @@ type OperationsServer interface {
 	Defrag(context.Context, *DefragRequest) (*DefragResponse, error)
 	// Streams the database file, followed by its SHA-256: the raw bytes, to be written to a file as they come.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
+	// Takes the whole running cluster back to the snapshot file in the body, which is sent as it is, or with live to an older
+	// revision of its own history. The parameters are in the query.
+	RestoreSnapshot(context.Context, *RestoreSnapshotRequest) (*upkeeppb.RestoreResponse, error)
 	mustEmbedUnimplementedOperationsServer()
 }
 
@@ -96,6 +114,9 @@ func (UnimplementedOperationsServer) Defrag(context.Context, *DefragRequest) (*D
 }
 func (UnimplementedOperationsServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
+}
+func (UnimplementedOperationsServer) RestoreSnapshot(context.Context, *RestoreSnapshotRequest) (*upkeeppb.RestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreSnapshot not implemented")
 }
 func (UnimplementedOperationsServer) mustEmbedUnimplementedOperationsServer() {}
 func (UnimplementedOperationsServer) testEmbeddedByValue()                    {}
@@ -147,6 +168,24 @@ func _Operations_SaveSnapshot_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Operations_SaveSnapshotServer = grpc.ServerStreamingServer[SaveSnapshotResponse]
 
+func _Operations_RestoreSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationsServer).RestoreSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operations_RestoreSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationsServer).RestoreSnapshot(ctx, req.(*RestoreSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Operations_ServiceDesc is the grpc.ServiceDesc for Operations service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -157,6 +196,10 @@ var Operations_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Defrag",
 			Handler:    _Operations_Defrag_Handler,
+		},
+		{
+			MethodName: "RestoreSnapshot",
+			Handler:    _Operations_RestoreSnapshot_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

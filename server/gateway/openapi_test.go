@@ -81,7 +81,7 @@ func TestOpenAPI(t *testing.T) {
 	for _, rule := range bindings(t) {
 		for _, b := range append([]binding{rule}, rule.Additional...) {
 			want = append(want, b.route())
-			if strings.HasPrefix(b.route(), "POST") && b.Body != "*" {
+			if strings.HasPrefix(b.route(), "POST") && b.Body != "*" && b.Post != restorePath { // whose body is a file
 				t.Errorf("%s does not take the request from its body", b.route())
 			}
 		}

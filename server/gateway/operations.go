@@ -15,6 +15,7 @@ import (
 
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/gatewaypb"
+	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 )
 
 const savePath = "/v3/snapshot/save"
@@ -45,6 +46,13 @@ func (operations) SaveSnapshot(
 	context.Context, *gatewaypb.SaveSnapshotRequest, ...grpc.CallOption,
 ) (grpc.ServerStreamingClient[gatewaypb.SaveSnapshotResponse], error) {
 	return nil, status.Error(codes.Unimplemented, "a snapshot is saved by "+savePath)
+}
+
+// RestoreSnapshot is never called: restorer serves its path.
+func (operations) RestoreSnapshot(
+	context.Context, *gatewaypb.RestoreSnapshotRequest, ...grpc.CallOption,
+) (*upkeeppb.RestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "a snapshot is restored by "+restorePath)
 }
 
 // save answers with the database file and the SHA-256 after it, as they are: what a file holds that etcdctl has saved.

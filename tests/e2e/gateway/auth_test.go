@@ -82,7 +82,7 @@ func TestAuth(t *testing.T) {
 	}
 	// Our own paths obey the same rules.
 	send(t, members[1], post("/v3/auth/enable", ``))
-	for _, path := range []string{"/v3/maintenance/defrag", "/v3/snapshot/save", "/v3/maintenance/compaction", "/v3/upkeep/none"} {
+	for _, path := range []string{"/v3/maintenance/defrag", "/v3/snapshot/save", "/v3/maintenance/compaction", "/v3/upkeep/none", "/v3/snapshot/restore?live=true&to_revision=1"} {
 		if got := send(t, members[1], post(path, `{}`)); !strings.HasPrefix(got, "4") {
 			t.Errorf("%s without a token: %s", path, got)
 		}
