@@ -27,7 +27,7 @@ func New(format string, hex bool, out io.Writer) (Printer, error) {
 	case "fields":
 		return &fieldsPrinter{out: out, hex: hex}, nil
 	case "table":
-		return &tablePrinter{out: out}, nil
+		return &tablePrinter{out: out, width: terminalWidth(out)}, nil
 	case "protobuf":
 		return &protobufPrinter{out: out}, nil
 	}

@@ -3,14 +3,34 @@ package printer
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"unicode/utf8"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/term"
 )
 
 // tablePrinter draws a table for the few answers that are one.
-type tablePrinter struct{ out io.Writer }
+type tablePrinter struct {
+	out io.Writer
+	// width of the terminal that is written to, in columns; 0 for anything else. A table that is wider is drawn with a
+	// line for each field. What a script reads has the same form whatever terminal it is started from.
+	width int
+}
+
+// terminalWidth is 0 where out is not a terminal.
+func terminalWidth(out io.Writer) int {
+	file, ok := out.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
 
 func (p *tablePrinter) Print(response any) error {
 	var header string
@@ -51,8 +71,39 @@ func (p *tablePrinter) Print(response any) error {
 	default:
 		return notSupported("table")
 	}
-	_, err := io.WriteString(p.out, drawTable(strings.Split(header, "|"), rows))
+	names := strings.Split(header, "|")
+	drawn := drawTable(names, rows)
+	if first, _, _ := strings.Cut(drawn, "\n"); p.width > 0 && utf8.RuneCountInString(first) > p.width && len(rows) > 0 {
+		drawn = drawRecords(names, rows)
+	}
+	_, err := io.WriteString(p.out, drawn)
 	return err
+}
+
+// drawRecords frames one row after the other, with a line for each field: names right-aligned, values left-aligned.
+func drawRecords(names []string, rows [][]string) string {
+	left, right := 0, 0
+	for i, name := range names {
+		left = max(left, utf8.RuneCountInString(name))
+		for _, row := range rows {
+			right = max(right, utf8.RuneCountInString(row[i]))
+		}
+	}
+	var b strings.Builder
+	rule := func(begin, middle, end string) {
+		b.WriteString(begin + strings.Repeat("─", left+2) + middle + strings.Repeat("─", right+2) + end + "\n")
+	}
+	rule("┌", "┬", "┐")
+	for i, row := range rows {
+		if i > 0 {
+			rule("├", "┼", "┤")
+		}
+		for j, value := range row {
+			fmt.Fprintf(&b, "│ %*s │ %-*s │\n", left, names[j], right, value)
+		}
+	}
+	rule("└", "┴", "┘")
+	return b.String()
 }
 
 // drawTable frames the cells: headers centred, cells right-aligned, one space
