@@ -3,12 +3,15 @@ package config
 import (
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 )
 
 const usageHead = `Usage:
 
   upkeep [flags]
-    Run a member. Without a flag: a cluster of one on ports 2379 and 2380, data in default.etcd.
+    Run a member. Without a flag: a cluster of one on ports 2379 and 2380, data
+    in default.etcd.
 
   upkeep local [flags] [-- flags of every member]
     Run a whole cluster on this machine, see upkeep local --help.
@@ -17,9 +20,11 @@ const usageHead = `Usage:
     Show the version.
 
   upkeep --config-file FILE
-    Read the settings from a YAML or JSON file; flags and environment are ignored then.
+    Read the settings from a YAML or JSON file; flags and environment are
+    ignored then.
 
-Every flag can be set in the environment instead: --data-dir as ETCD_DATA_DIR, flags marked (own) with UPKEEP_.
+Every flag can be set in the environment instead: --data-dir as ETCD_DATA_DIR,
+flags marked (own) with UPKEEP_.
 `
 
 // WriteUsageHead writes the short usage text that follows an error.
@@ -41,6 +46,29 @@ func WriteUsage(w io.Writer) {
 		if o.own {
 			mark = " (own)"
 		}
-		fmt.Fprintf(w, "  --%s '%s'%s\n    %s\n", o.name, o.preset, mark, o.usage)
+		fmt.Fprint(w, fold(fmt.Sprintf("--%s '%s'%s", o.name, o.preset, mark), "  ", "      "))
+		fmt.Fprint(w, fold(o.usage, "    ", "    "))
 	}
+}
+
+// columns is how wide the usage text may be.
+const columns = 80
+
+// fold breaks text at spaces into lines of at most columns characters, as far as words allow, the first behind indent and
+// the others behind hang.
+func fold(text, indent, hang string) string {
+	var b strings.Builder
+	line := indent
+	for i, word := range strings.Split(text, " ") {
+		if i > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
+			b.WriteString(line + "\n")
+			line = hang + word
+			continue
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	return b.String() + line + "\n"
 }
