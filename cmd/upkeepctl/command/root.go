@@ -77,6 +77,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.SetHelpTemplate(root.HelpTemplate() + fmt.Sprintf(
 		"\nUse \"%s options\" for a list of global command-line options (applies to all commands).\n", programName))
+	foldHelp(root)
 	return root
 }
 
