@@ -2,6 +2,7 @@ package day
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,6 +119,9 @@ func (k *keeper) restore(ctx context.Context, d *day, target backup.Target) {
 		what = clock(target.At)
 	}
 	plan, err := k.repository.PlanRestore(ctx, target)
+	if errors.Is(err, backup.ErrNotHeld) && target.Revision != 0 && d.load.history.hole(target.Revision) {
+		return
+	}
 	if err != nil {
 		d.t.Errorf("restoring %s: %v", what, err)
 		return

@@ -12,6 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/upkeep-kv/upkeep/proto/schedulepb"
+	"github.com/upkeep-kv/upkeep/server"
 	"github.com/upkeep-kv/upkeep/server/config"
 	"github.com/upkeep-kv/upkeep/tests/cluster"
 	"github.com/upkeep-kv/upkeep/tests/longrun"
@@ -81,6 +82,7 @@ func (d *day) episodes() {
 		{"the leader dies", d.leaderDies},
 		{"a member is cut off", d.cutOff},
 		{"a member dies at its task", d.dieAtWork},
+		{"the cluster goes back", d.goBack},
 	}
 	d.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	d.pass(20 * time.Minute)
@@ -90,7 +92,7 @@ func (d *day) episodes() {
 		d.pass(time.Duration(d.rng.Int64N(int64(time.Hour))))
 		d.t.Logf("%s %s", clock(time.Now()), e.name)
 		e.play()
-		d.pass(begun.Add(150 * time.Minute).Sub(time.Now()))
+		d.pass(begun.Add(130 * time.Minute).Sub(time.Now()))
 	}
 }
 
@@ -214,6 +216,26 @@ func (d *day) flippedBit() {
 	m.Repaired()
 }
 
+// goBack takes the running cluster back to one of its revisions of the last hour.
+func (d *day) goBack() {
+	resume := d.load.quiet()
+	defer resume()
+	d.c.WaitApplied()
+	leader, h := d.c.Leader(), d.load.history
+	d.c.Wait("the watchers to be level", func() bool { return h.Last() >= leader.Server().Revision() })
+	to := h.Last() - 1 - d.rng.Int64N(max(1, min(50, h.Last()-leader.Server().CompactRevision()-2)))
+	result, err := d.c.Members()[d.rng.IntN(3)].Server().RestoreOnline(d.t.Context(), server.RestoreOnlineOptions{ToRevision: to})
+	if err != nil {
+		d.t.Fatalf("going back to revision %d: %v", to, err)
+	}
+	h.restored(result.Revision, result.Restored)
+	for _, m := range d.c.Members() {
+		if diff := difference(d.read(m), h.State(result.Revision)); diff != "" {
+			d.t.Fatalf("%s after going back to revision %d: %s", m.Name, to, diff)
+		}
+	}
+}
+
 // evening compares what is left at the end of the day with what it ought to be.
 func (d *day) evening() {
 	d.check()
@@ -221,7 +243,11 @@ func (d *day) evening() {
 	d.c.WaitApplied()
 	d.c.CheckHashes()
 	d.load.history.checkAcknowledged()
+	d.load.history.checkPassed()
 	d.checkMembers()
+	if problem := d.load.history.Problem(); problem != "" {
+		d.t.Error(problem)
+	}
 	d.over.mu.Lock()
 	defer d.over.mu.Unlock()
 	for kind, atLeast := range map[schedulepb.Kind]int{

@@ -42,12 +42,16 @@ type history struct {
 	by      map[int64]string // which watcher was told first
 	last    int64
 	acked   []write
+	// jumps are online restores: the state at a revision is that at an older one. passed is where watchers were told that
+	// the history begins anew.
+	jumps   map[int64]int64
+	passed  map[string]int64
 	events  int
 	problem string // the first that was found
 }
 
 func newHistory() *history {
-	return &history{changes: map[int64][]change{}, by: map[int64]string{}, last: 1}
+	return &history{changes: map[int64][]change{}, by: map[int64]string{}, last: 1, jumps: map[int64]int64{}, passed: map[string]int64{}}
 }
 
 func (h *history) fail(format string, args ...any) {
@@ -122,9 +126,8 @@ func (h *history) watchOnce(ctx context.Context, who string, client watchClient,
 			return
 		}
 		if resp.Canceled {
-			h.mu.Lock()
-			h.fail("watcher %s at revision %d was cancelled: %s, compacted at %d", who, *next, resp.CancelReason, resp.CompactRevision)
-			h.mu.Unlock()
+			h.cancelled(who, *next, resp)
+			*next = max(*next, resp.CompactRevision+1)
 			return
 		}
 		for len(resp.Events) > 0 {
@@ -145,6 +148,46 @@ func (h *history) watchOnce(ctx context.Context, who string, client watchClient,
 	}
 }
 
+// cancelled: a watcher that follows closely is cancelled by an online restore only, and once.
+func (h *history) cancelled(who string, next int64, resp *pb.WatchResponse) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if resp.CompactRevision < next || h.passed[who] != 0 {
+		h.fail("watcher %s at revision %d was cancelled: %s, compacted at %d, earlier at %d", who, next, resp.CancelReason,
+			resp.CompactRevision, h.passed[who])
+	}
+	h.passed[who] = resp.CompactRevision
+}
+
+// restored notes an online restore; told later than the watchers.
+func (h *history) restored(at, from int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.jumps[at] = from
+}
+
+// checkPassed: every watcher was told of the restore, as what it was.
+func (h *history) checkPassed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for who, rev := range h.passed {
+		if _, restored := h.jumps[rev]; !restored {
+			h.fail("watcher %s was told that the history begins at %d; the restores are %v", who, rev, h.jumps)
+		}
+	}
+	if len(h.jumps) > 0 && len(h.passed) != 3 {
+		h.fail("of a restore, %v were told", h.passed)
+	}
+}
+
+// hole tells whether a revision was never given to a write, since an online restore left it out.
+func (h *history) hole(rev int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, jump := h.jumps[rev]
+	return h.changes[rev] == nil && !jump
+}
+
 func changeOf(e *mvccpb.Event) change {
 	return change{key: string(e.Kv.Key), value: string(e.Kv.Value), lease: e.Kv.Lease, deleted: e.Type == mvccpb.Event_DELETE}
 }
@@ -153,8 +196,17 @@ func changeOf(e *mvccpb.Event) change {
 func (h *history) State(rev int64) map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	state := map[string]string{}
-	for r := int64(2); r <= rev; r++ {
+	return h.stateLocked(rev)
+}
+
+func (h *history) stateLocked(rev int64) map[string]string {
+	state, first := map[string]string{}, int64(2)
+	for at, from := range h.jumps {
+		if at <= rev && at >= first {
+			state, first = h.stateLocked(from), at+1
+		}
+	}
+	for r := first; r <= rev; r++ {
 		for _, c := range h.changes[r] {
 			if c.deleted {
 				delete(state, c.key)
@@ -171,6 +223,9 @@ func (h *history) At(key string, rev int64) (value string, exists bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for r := min(rev, h.last); r >= 2; r-- {
+		if from, jump := h.jumps[r]; jump {
+			r = from
+		}
 		for _, c := range h.changes[r] {
 			if c.key == key {
 				return c.value, !c.deleted
