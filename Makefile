@@ -13,7 +13,7 @@ LONG_TESTS := TestProcesses|TestVirtualCluster|TestSimulation|TestSoak|TestKillN
 LONG_PACKAGES := $(addprefix ./tests/,linearizability simulation soak e2e differential crash day e2e/steps)
 
 .DEFAULT_GOAL := help
-.PHONY: help build local test test-long prove bench proto lint cover peer clean
+.PHONY: help build local test test-long fuzz prove bench proto lint cover peer clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ test-long: build peer ## the random tests for SECONDS=600 in all
 	$(GO) test -race -count=1 -run '^$$' $(LONG_PACKAGES)
 	UPKEEP_TEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -p 1 -timeout $$(( $(SECONDS) + 600 ))s -v \
 		-run '^($(LONG_TESTS))$$' $(TESTFLAGS) $(LONG_PACKAGES)
+
+# Each fuzz target gets its part of SECONDS. What fails is kept under testdata/fuzz and from then on part of `make test`.
+fuzz: ## feed garbage to every decoder for SECONDS=600 in all
+	@targets=$$(grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z]*' . | sed 's/func //'); \
+	each=$$(( $(SECONDS) / $$(echo "$$targets" | wc -l) )); [ $$each -gt 0 ] || each=1; \
+	for target in $$targets; do \
+		echo "$$target, $$each s"; \
+		$(GO) test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $${each}s $$(dirname $${target%%:*}) || exit 1; \
+	done
 
 prove: ## break the code on purpose, and show which test notices what
 	$(GO) run ./tests/prove
