@@ -1,8 +1,10 @@
 package flags
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -15,7 +17,6 @@ type forced struct {
 	revision int64
 	keys     int64
 	leases   int
-	hash     uint32
 	users    []string
 	members  []string
 }
@@ -52,7 +53,7 @@ func forceNewCluster(t *testing.T, program string) forced {
 	if _, err := client.MemberAddAsLearner(deadline(t), []string{"http://" + ports.Address(t)}); err != nil {
 		t.Fatal(err)
 	}
-	survivor := cluster.Members[1]
+	survivor := leader(t, cluster)
 	// Linearizable, so that the survivor has everything.
 	before, err := survivor.Client().Get(deadline(t), "", clientv3.WithPrefix())
 	if err != nil {
@@ -63,8 +64,17 @@ func forceNewCluster(t *testing.T, program string) forced {
 		t.Fatal(err)
 	}
 	for _, m := range cluster.Members {
-		m.Kill()
+		if m != survivor {
+			m.Kill()
+		}
 	}
+	// The leader writes this to its log and finds nobody who does the same: it is not committed, and not to be seen again.
+	lone, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	if _, err := survivor.Client().Put(lone, "uncommitted", "v"); err == nil {
+		t.Error("a leader without followers has answered a put")
+	}
+	cancel()
+	survivor.Kill()
 	survivor.Append("--force-new-cluster")
 	survivor.Restart()
 	result := look(t, survivor, list.Header.ClusterId, list.Header.MemberId)
@@ -82,6 +92,19 @@ func forceNewCluster(t *testing.T, program string) forced {
 	}
 	grow(t, program, survivor)
 	return result
+}
+
+func leader(t *testing.T, cluster *proc.Cluster) *proc.Member {
+	t.Helper()
+	for _, m := range cluster.Members {
+		status, err := m.Client().Status(deadline(t), m.ClientURL)
+		check(t, err)
+		if status.Leader == status.Header.MemberId {
+			return m
+		}
+	}
+	t.Fatal("no leader")
+	return nil
 }
 
 func look(t *testing.T, m *proc.Member, clusterID, memberID uint64) forced {
@@ -108,10 +131,10 @@ func look(t *testing.T, m *proc.Member, clusterID, memberID uint64) forced {
 	list, err := client.MemberList(ctx)
 	check(t, err)
 	for _, l := range list.Members {
-		if l.PeerURLs[0] != m.PeerURL || l.ClientURLs[0] != m.ClientURL {
+		if l.Name != m.Name || l.PeerURLs[0] != m.PeerURL || l.ClientURLs[0] != m.ClientURL {
 			t.Errorf("member %+v", l)
 		}
-		f.members = append(f.members, fmt.Sprintf("%s learner=%v %d %d", l.Name, l.IsLearner, len(l.PeerURLs), len(l.ClientURLs)))
+		f.members = append(f.members, fmt.Sprintf("learner=%v %d %d", l.IsLearner, len(l.PeerURLs), len(l.ClientURLs)))
 	}
 	return f
 }
