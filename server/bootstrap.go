@@ -32,8 +32,9 @@ type openLog struct {
 func hexID(id uint64) string { return strconv.FormatUint(id, 16) }
 
 // remedyDatabase is what can be done about a database that cannot be used.
-const remedyDatabase = "restore a snapshot into a new directory, or, if other members are well, remove this member from " +
-	"the cluster, move its data directory away and add it again"
+const remedyDatabase = "if other members are well, remove this member from the cluster, move its data directory away and add it " +
+	"again (`maintenance rebuild` needs a member that runs); else restore a snapshot into a new directory, with `upkeepctl " +
+	"restore --from` or `upkeepctl snapshot restore`"
 
 func (s *Server) openBackend(ctx context.Context) error {
 	s.limit = quota.Limit{MaxBytes: s.cfg.QuotaBackendBytes, Size: func() int64 { return s.backend.QuotaBytes() }}

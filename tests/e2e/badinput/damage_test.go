@@ -248,7 +248,7 @@ func TestDamagedLog(t *testing.T) {
 func TestDamagedDatabase(t *testing.T) {
 	t.Parallel()
 	original := newPatient(t)
-	const remedy = `restore a snapshot into a new directory.*remove this member`
+	const remedy = `remove this member.*restore a snapshot into a new directory`
 	t.Run("gone", func(t *testing.T) {
 		p := original.copy(t)
 		check(t, os.Remove(p.db()))
