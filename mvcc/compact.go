@@ -35,6 +35,7 @@ type CompactionInfo struct {
 	Keys         int           // keys left in the index
 	Duration     time.Duration // from the start of the background work
 	LongestPiece time.Duration // longest step, without the pause after it
+	IndexHold    time.Duration // longest time that the index was locked in one go
 }
 
 // CompactionProgress is how far the compaction under way has come. It is zero but
@@ -209,7 +210,7 @@ func (s *Store) compact(ctx context.Context, job *compaction) error {
 		return err
 	}
 	hash := newHasher(job.rev, job.previous, kept, len(kept.Revisions) > 0)
-	info := CompactionInfo{Revision: job.rev, Keys: kept.Keys}
+	info := CompactionInfo{Revision: job.rev, Keys: kept.Keys, IndexHold: kept.LongestHold}
 	if err := s.deletePieces(ctx, job.rev, kept, hash, &info); err != nil {
 		return err
 	}

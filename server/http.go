@@ -46,13 +46,14 @@ func (h httpState) Versions() httpapi.Versions {
 
 func (s *Server) httpConfig() httpapi.Config {
 	return httpapi.Config{
-		State:   httpState{s},
-		Metrics: s.metrics.Handler(),
-		Vars:    s.debugVars,
-		Origins: s.cfg.CORSOrigins,
-		Hosts:   s.cfg.HostWhitelist,
-		Pprof:   s.cfg.EnablePprof || s.cfg.Log.Level == "debug",
-		Timeout: s.cfg.requestTimeout(),
+		State:    httpState{s},
+		Metrics:  s.metrics.Handler(),
+		Vars:     s.debugVars,
+		Origins:  s.cfg.CORSOrigins,
+		Hosts:    s.cfg.HostWhitelist,
+		Pprof:    s.cfg.EnablePprof || s.cfg.Log.Level == "debug",
+		Requests: s.cfg.Log.Level == "debug",
+		Timeout:  s.cfg.requestTimeout(),
 		Observer: httpapi.Observer{
 			HealthChecked: s.metrics.HealthChecked,
 			CheckDone:     s.metrics.CheckDone,

@@ -74,13 +74,7 @@ func (m members) Update(ctx context.Context, id uint64, peerURLs []string) ([]*p
 
 func (m members) Promote(ctx context.Context, id uint64) ([]*pb.Member, error) {
 	resp, err := onLeader(ctx, m.Server, func() (*pb.MemberPromoteResponse, error) {
-		resp, err := m.promoteHere(ctx, id)
-		if err != nil {
-			m.metrics.LearnerPromoted(err.Error())
-		} else {
-			m.metrics.LearnerPromoted("")
-		}
-		return resp, err
+		return m.promoteHere(ctx, id)
 	}, func(ctx context.Context, peer peerpb.PeerClient) (*pb.MemberPromoteResponse, error) {
 		return peer.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
 	})
@@ -90,8 +84,18 @@ func (m members) Promote(ctx context.Context, id uint64) ([]*pb.Member, error) {
 	return resp.Members, nil
 }
 
-// promoteHere promotes as leader, who knows how far the learner has come.
+// promoteHere promotes as leader, who knows how far the learner has come, and counts it.
 func (m members) promoteHere(ctx context.Context, id uint64) (*pb.MemberPromoteResponse, error) {
+	resp, err := m.promote(ctx, id)
+	if err != nil {
+		m.metrics.LearnerPromoted(err.Error())
+	} else {
+		m.metrics.LearnerPromoted("")
+	}
+	return resp, err
+}
+
+func (m members) promote(ctx context.Context, id uint64) (*pb.MemberPromoteResponse, error) {
 	var learner member.Member
 	if err := m.upToDate(ctx, func() (err error) { learner, err = m.learnerCalled(id); return err }); err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-kv/upkeep/server/httpapi"
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/rpc"
+	"github.com/upkeep-kv/upkeep/server/tracing"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -112,8 +113,15 @@ func (s *Server) membershipChanged() {
 
 // serve opens the peer ports and the ports that do not wait for a quorum.
 func (s *Server) serve() error {
+	options := s.rpcOptions()
 	var err error
-	if s.clients, err = rpc.NewServer(s.rpcDeps(), s.rpcOptions()); err != nil {
+	if s.tracer, err = s.openTracer(); err != nil {
+		return err
+	}
+	if s.tracer != nil {
+		options.ServerOptions = append(options.ServerOptions, s.tracer.ServerOption())
+	}
+	if s.clients, err = rpc.NewServer(s.rpcDeps(), options); err != nil {
 		return err
 	}
 	for service, info := range s.clients.GetServiceInfo() {
@@ -129,6 +137,19 @@ func (s *Server) serve() error {
 	s.serveHTTP(s.peerHandler(), s.listeners.peerHTTP, s.peers)
 	s.serveHTTP(s.metricsHandler(), s.listeners.metricsHTTP, nil)
 	return nil
+}
+
+// openTracer returns nil without --enable-distributed-tracing.
+func (s *Server) openTracer() (*tracing.Tracer, error) {
+	t := s.cfg.Tracing
+	if !t.Enabled {
+		return nil, nil
+	}
+	s.logger.Info("distributed tracing enabled", zap.String("address", t.Address), zap.String("service-name", t.Service),
+		zap.String("service-instance-id", t.InstanceID), zap.Int("sampling-rate", t.SamplingRate))
+	return tracing.Open(context.Background(), tracing.Config{
+		Address: t.Address, Service: t.Service, InstanceID: t.InstanceID, Version: Version, PerMillion: t.SamplingRate, Logger: s.logger,
+	})
 }
 
 // methodKind is the word for a method's shape in metrics.

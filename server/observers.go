@@ -48,6 +48,7 @@ func (s *Server) transportObserver() transport.Observer {
 		Received: m.PeerReceived, ReceiveFailed: m.PeerReceiveFailed,
 		RoundTrip: m.PeerRoundTrip, PeerKnown: m.PeerKnown, PeerActive: m.PeerActive,
 		SnapshotSending: m.SnapshotSending, SnapshotSent: m.SnapshotSent,
+		SnapshotSynced:    m.DBSynced,
 		SnapshotReceiving: m.SnapshotReceiving, SnapshotReceived: func(from uint64, ok bool, took time.Duration) {
 			m.SnapshotReceived(from, ok, took)
 			if ok {
@@ -68,6 +69,19 @@ func (s *Server) rpcObserver() rpc.Observer {
 		SentBytes:     m.ClientSentBytes,
 		ClientRequest: m.ClientRequest,
 		StreamFailed:  m.StreamFailed,
+		WatchSent:     s.watchSent,
+	}
+}
+
+// watchSent is told of every message to a watching client.
+func (s *Server) watchSent(kind rpc.WatchMessage, events int, took time.Duration) {
+	switch kind {
+	case rpc.WatchEvents:
+		s.metrics.WatchSent(events, took)
+	case rpc.WatchProgress:
+		s.metrics.WatchProgressSent(took)
+	default:
+		s.metrics.WatchControlSent(took)
 	}
 }
 
@@ -112,7 +126,7 @@ type applyObserver struct {
 	alarmed chan struct{} // capacity 1; gets a word when an alarm was raised or lowered
 	// versioned, of capacity 1, gets a word when the cluster's version was set, or a downgrade enabled or cancelled.
 	versioned chan struct{}
-	last    time.Time     // when the last command ended; apply goroutine only
+	last      time.Time // when the last command ended; apply goroutine only
 	// restored is told how long the installation of a received state took, in nanoseconds.
 	restored  func(nanos int64)
 	restoring time.Time

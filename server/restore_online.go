@@ -92,6 +92,7 @@ func (s *Server) RestoreOnline(ctx context.Context, o RestoreOnlineOptions) (res
 	var refused error
 	_, err = s.agent.Call(ctx, maintenance.Asked{
 		Kind: schedulepb.Kind_RESTORE, Reason: o.String(), HasLeader: func() bool { return s.node.Lead() != 0 },
+		Busy: fleet{s}.busy,
 		Waiting: func(open *schedulepb.Task) {
 			o.Report(fmt.Sprintf("wait: task %d, %s, is open", open.Sequence, maintenance.KindName(open.Kind)), 0, 0)
 		},

@@ -33,6 +33,7 @@ import (
 	"github.com/upkeep-kv/upkeep/server/member"
 	"github.com/upkeep-kv/upkeep/server/metrics"
 	"github.com/upkeep-kv/upkeep/server/schedule"
+	"github.com/upkeep-kv/upkeep/server/tracing"
 )
 
 // Options are what a program or a test hands in beside the configuration. The zero value serves on the network.
@@ -93,6 +94,7 @@ type Server struct {
 	peers         *grpc.Server
 	clients       *grpc.Server
 	gateway       *gateway.Gateway // nil without --enable-grpc-gateway
+	tracer        *tracing.Tracer  // nil without --enable-distributed-tracing
 	rings         keyrings
 	listeners     listeners
 	compactor     *maintenance.Compactor
@@ -405,6 +407,9 @@ func (s *Server) closeParts() error {
 	s.listeners.close()
 	if s.gateway != nil {
 		s.gateway.Close()
+	}
+	if s.tracer != nil {
+		s.tracer.Close()
 	}
 	if s.lessor != nil {
 		s.lessor.Close()

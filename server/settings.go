@@ -59,7 +59,10 @@ func (s *Server) mvccConfig() mvcc.Config {
 		CompactionSleep:      s.cfg.CompactionSleepInterval,
 		Pace:                 s.governor,
 		OnCompactionPiece:    s.compactionPiece,
-		OnCompaction:         func(info mvcc.CompactionInfo) { s.metrics.Compacted(info.Duration) },
+		OnCompaction: func(info mvcc.CompactionInfo) {
+			s.metrics.IndexCompacted(info.IndexHold)
+			s.metrics.Compacted(info.Duration)
+		},
 	}
 }
 

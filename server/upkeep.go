@@ -58,6 +58,7 @@ func (u upkeep) Status() *pb.StatusResponse {
 func (u upkeep) Defragment(ctx context.Context) (*pb.DefragmentResponse, error) {
 	outcome, err := u.agent.Call(ctx, maintenance.Asked{
 		Kind: schedulepb.Kind_DEFRAG, Reason: "asked for by a client", HasLeader: func() bool { return u.node.Lead() != 0 },
+		Busy: fleet(u).busy,
 	})
 	if errors.Is(err, maintenance.ErrNoSchedule) {
 		return u.defragment(ctx, func(string, int64, int64) {})

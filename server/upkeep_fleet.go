@@ -63,13 +63,29 @@ func (f fleet) Figures(ctx context.Context) []*schedulepb.Figures {
 	return out
 }
 
+// busyTimeout is how long a member may take to say whether it is busy, before it counts as not.
+const busyTimeout = time.Second
+
+// busy says which member is at something of its own that it holds no turn for: a defragmentation that began when there was no
+// leader.
+func (f fleet) busy(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	for _, m := range f.Figures(ctx) {
+		if m.Busy != "" && f.schedule.Now().Open == nil {
+			return maintenance.NameOf(m)
+		}
+	}
+	return ""
+}
+
 // ask returns one member's answer, or why there is none.
 func (f fleet) ask(ctx context.Context, m member.Member) *schedulepb.Figures {
 	if m.ID == f.id {
 		return f.figures()
 	}
 	if !m.Started() {
-		return &schedulepb.Figures{Unhealthy: "was added and has not been started yet"}
+		return &schedulepb.Figures{NotStarted: true, Unhealthy: "was added and has not been started yet"}
 	}
 	conn, err := f.transport.Conn(m.ID)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	pb "github.com/upkeep-kv/upkeep/proto/etcdserverpb"
 	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/quota"
+	"github.com/upkeep-kv/upkeep/server/maintenance"
 )
 
 // agreed is the replicated schedule of maintenance.
@@ -49,7 +50,23 @@ func (s *Server) figures() *schedulepb.Figures {
 	} else if s.defragmenting.Load() > 0 {
 		f.Busy = "defragmentation outside of the schedule"
 	}
+	f.Jobs = s.jobs()
 	return f
+}
+
+// jobs is all that is under way on this member: what is on the board, and the task of the schedule if that is not.
+func (s *Server) jobs() []*schedulepb.Job {
+	var out []*schedulepb.Job
+	for _, j := range s.progress.list() {
+		out = append(out, &schedulepb.Job{Job: j.Job, Phase: j.Phase, Done: j.Done, Total: j.Total, Since: j.Since.UnixNano()})
+	}
+	p, _ := s.agent.Progress()
+	if p.Task == nil || p.Task.Kind == schedulepb.Kind_DEFRAG && s.defragmenting.Load() > 0 {
+		return out
+	}
+	return append(out, &schedulepb.Job{
+		Job: maintenance.KindName(p.Task.Kind), Phase: p.Phase, Done: p.Done, Total: p.Total, Since: p.Task.Begun,
+	})
 }
 
 func (p peerService) Figures(context.Context, *schedulepb.FiguresRequest) (*schedulepb.Figures, error) {

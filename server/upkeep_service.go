@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
@@ -232,22 +233,31 @@ func (o operations) Policy(ctx context.Context) (*upkeeppb.GetPolicyResponse, er
 	return resp, nil
 }
 
+// progressLook is how often what is not in the schedule is looked at.
+const progressLook = 250 * time.Millisecond
+
 // Progress sends what this member is doing until it does nothing.
 func (o operations) Progress(ctx context.Context, send func(*upkeeppb.ProgressResponse) error) error {
-	for {
+	look := time.NewTicker(progressLook)
+	defer look.Stop()
+	for last := (*upkeeppb.ProgressResponse)(nil); ; {
 		p, moved := o.agent.Progress()
-		if p.Task == nil {
+		now := &upkeeppb.ProgressResponse{Kind: p.Task.GetKind(), Phase: p.Phase, Done: p.Done, Total: p.Total, Jobs: o.jobs()}
+		if p.Task == nil && len(now.Jobs) == 0 {
 			return nil
 		}
-		err := send(&upkeeppb.ProgressResponse{Kind: p.Task.Kind, Phase: p.Phase, Done: p.Done, Total: p.Total})
-		if err != nil {
-			return err
+		if !proto.Equal(now, last) {
+			last = now
+			if err := send(now); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-o.stopping:
 			return raftnode.ErrStopped
+		case <-look.C:
 		case <-moved:
 		}
 	}

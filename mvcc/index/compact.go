@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/upkeep-kv/upkeep/mvcc/revision"
 )
@@ -16,6 +17,8 @@ type Kept struct {
 	Revisions []revision.Revision // ascending
 	Keys      int                 // keys in the index afterwards
 	Removed   int                 // keys of which nothing was left
+	// LongestHold is the longest time that the index was locked in one go.
+	LongestHold time.Duration
 }
 
 // Contains reports whether rev is among the kept revisions. Asked in ascending
@@ -57,7 +60,11 @@ func (x *Index) compactSome(span *Span, main int64, kept *Kept) {
 	var removed [compactionsPerHold]string
 	visits, removals, next, more := 0, 0, "", false
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	held := time.Now()
+	defer func() {
+		kept.LongestHold = max(kept.LongestHold, time.Since(held))
+		x.mu.Unlock()
+	}()
 	x.tree.AscendGreaterOrEqual(item{key: span.next}, func(it item) bool {
 		if visits == compactionsPerHold {
 			next, more = it.key, true

@@ -2160,7 +2160,11 @@ type Figures struct {
 	NoSpace bool `protobuf:"varint,14,opt,name=no_space,json=noSpace,proto3" json:"no_space,omitempty"`
 	Corrupt bool `protobuf:"varint,15,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	// What it is busy with, "" if nothing: also what was started past the schedule.
-	Busy          string `protobuf:"bytes,16,opt,name=busy,proto3" json:"busy,omitempty"`
+	Busy string `protobuf:"bytes,16,opt,name=busy,proto3" json:"busy,omitempty"`
+	// Added, and never started since: there is nothing to maintain, and nobody to wait for.
+	NotStarted bool `protobuf:"varint,17,opt,name=not_started,json=notStarted,proto3" json:"not_started,omitempty"`
+	// All that is under way on it, oldest first: also what needs no turn.
+	Jobs          []*Job `protobuf:"bytes,18,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2307,6 +2311,99 @@ func (x *Figures) GetBusy() string {
 	return ""
 }
 
+func (x *Figures) GetNotStarted() bool {
+	if x != nil {
+		return x.NotStarted
+	}
+	return false
+}
+
+func (x *Figures) GetJobs() []*Job {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+// Job is a piece of maintenance that a member is at.
+type Job struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "defragmentation", "compaction", "snapshot", "hash", or a kind such as "backup".
+	Job   string `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	// In bytes, of a compaction in revisions; total is 0 where it is not known.
+	Done          int64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	Since         int64 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Job) Reset() {
+	*x = Job{}
+	mi := &file_proto_schedulepb_schedule_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Job) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Job) ProtoMessage() {}
+
+func (x *Job) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_schedulepb_schedule_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Job.ProtoReflect.Descriptor instead.
+func (*Job) Descriptor() ([]byte, []int) {
+	return file_proto_schedulepb_schedule_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Job) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Job) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Job) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Job) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Job) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type FiguresRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2315,7 +2412,7 @@ type FiguresRequest struct {
 
 func (x *FiguresRequest) Reset() {
 	*x = FiguresRequest{}
-	mi := &file_proto_schedulepb_schedule_proto_msgTypes[23]
+	mi := &file_proto_schedulepb_schedule_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2424,7 @@ func (x *FiguresRequest) String() string {
 func (*FiguresRequest) ProtoMessage() {}
 
 func (x *FiguresRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_schedulepb_schedule_proto_msgTypes[23]
+	mi := &file_proto_schedulepb_schedule_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2437,7 @@ func (x *FiguresRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FiguresRequest.ProtoReflect.Descriptor instead.
 func (*FiguresRequest) Descriptor() ([]byte, []int) {
-	return file_proto_schedulepb_schedule_proto_rawDescGZIP(), []int{23}
+	return file_proto_schedulepb_schedule_proto_rawDescGZIP(), []int{24}
 }
 
 var File_proto_schedulepb_schedule_proto protoreflect.FileDescriptor
@@ -2534,7 +2631,7 @@ const file_proto_schedulepb_schedule_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.upkeep.schedulepb.Run.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\"6\n" +
 	"\x04Note\x12.\n" +
-	"\x05event\x18\x01 \x01(\v2\x18.upkeep.schedulepb.EventR\x05event\"\xaf\x03\n" +
+	"\x05event\x18\x01 \x01(\v2\x18.upkeep.schedulepb.EventR\x05event\"\xfc\x03\n" +
 	"\aFigures\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\x04R\x06member\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -2553,7 +2650,16 @@ const file_proto_schedulepb_schedule_proto_rawDesc = "" +
 	"\x10compact_revision\x18\r \x01(\x03R\x0fcompactRevision\x12\x19\n" +
 	"\bno_space\x18\x0e \x01(\bR\anoSpace\x12\x18\n" +
 	"\acorrupt\x18\x0f \x01(\bR\acorrupt\x12\x12\n" +
-	"\x04busy\x18\x10 \x01(\tR\x04busy\"\x10\n" +
+	"\x04busy\x18\x10 \x01(\tR\x04busy\x12\x1f\n" +
+	"\vnot_started\x18\x11 \x01(\bR\n" +
+	"notStarted\x12*\n" +
+	"\x04jobs\x18\x12 \x03(\v2\x16.upkeep.schedulepb.JobR\x04jobs\"m\n" +
+	"\x03Job\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\"\x10\n" +
 	"\x0eFiguresRequest*w\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03ANY\x10\x00\x12\n" +
@@ -2581,7 +2687,7 @@ func file_proto_schedulepb_schedule_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_schedulepb_schedule_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_proto_schedulepb_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_proto_schedulepb_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_proto_schedulepb_schedule_proto_goTypes = []any{
 	(Kind)(0),               // 0: upkeep.schedulepb.Kind
 	(Outcome_Result)(0),     // 1: upkeep.schedulepb.Outcome.Result
@@ -2610,7 +2716,8 @@ var file_proto_schedulepb_schedule_proto_goTypes = []any{
 	(*EndRun)(nil),          // 24: upkeep.schedulepb.EndRun
 	(*Note)(nil),            // 25: upkeep.schedulepb.Note
 	(*Figures)(nil),         // 26: upkeep.schedulepb.Figures
-	(*FiguresRequest)(nil),  // 27: upkeep.schedulepb.FiguresRequest
+	(*Job)(nil),             // 27: upkeep.schedulepb.Job
+	(*FiguresRequest)(nil),  // 28: upkeep.schedulepb.FiguresRequest
 }
 var file_proto_schedulepb_schedule_proto_depIdxs = []int32{
 	0,  // 0: upkeep.schedulepb.Task.kind:type_name -> upkeep.schedulepb.Kind
@@ -2650,11 +2757,12 @@ var file_proto_schedulepb_schedule_proto_depIdxs = []int32{
 	7,  // 34: upkeep.schedulepb.OpenRun.run:type_name -> upkeep.schedulepb.Run
 	2,  // 35: upkeep.schedulepb.EndRun.state:type_name -> upkeep.schedulepb.Run.State
 	8,  // 36: upkeep.schedulepb.Note.event:type_name -> upkeep.schedulepb.Event
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	27, // 37: upkeep.schedulepb.Figures.jobs:type_name -> upkeep.schedulepb.Job
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_proto_schedulepb_schedule_proto_init() }
@@ -2679,7 +2787,7 @@ func file_proto_schedulepb_schedule_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_schedulepb_schedule_proto_rawDesc), len(file_proto_schedulepb_schedule_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1224,11 +1224,14 @@ func (*ProgressRequest) Descriptor() ([]byte, []int) {
 }
 
 type ProgressResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          schedulepb.Kind        `protobuf:"varint,1,opt,name=kind,proto3,enum=upkeep.schedulepb.Kind" json:"kind,omitempty"`
-	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
-	Done          int64                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
-	Total         int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task of the schedule that it is at, ANY if it is at none.
+	Kind  schedulepb.Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=upkeep.schedulepb.Kind" json:"kind,omitempty"`
+	Phase string          `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	Done  int64           `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Total int64           `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// All that is under way, that task included.
+	Jobs          []*schedulepb.Job `protobuf:"bytes,5,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,6 +1292,13 @@ func (x *ProgressResponse) GetTotal() int64 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *ProgressResponse) GetJobs() []*schedulepb.Job {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
 }
 
 type RestoreRequest struct {
@@ -1625,12 +1635,13 @@ const file_proto_upkeeppb_upkeep_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\amatches\x18\x03 \x01(\bR\amatches\x12\x18\n" +
 	"\afigures\x18\x04 \x01(\tR\afigures\"\x11\n" +
-	"\x0fProgressRequest\"\x7f\n" +
+	"\x0fProgressRequest\"\xab\x01\n" +
 	"\x10ProgressResponse\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.upkeep.schedulepb.KindR\x04kind\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total\"u\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12*\n" +
+	"\x04jobs\x18\x05 \x03(\v2\x16.upkeep.schedulepb.JobR\x04jobs\"u\n" +
 	"\x0eRestoreRequest\x12\x18\n" +
 	"\aconfirm\x18\x01 \x01(\tR\aconfirm\x12\x1f\n" +
 	"\vto_revision\x18\x02 \x01(\x03R\n" +
@@ -1715,6 +1726,7 @@ var file_proto_upkeeppb_upkeep_proto_goTypes = []any{
 	(schedulepb.Kind)(0),         // 32: upkeep.schedulepb.Kind
 	(*schedulepb.Parameter)(nil), // 33: upkeep.schedulepb.Parameter
 	(*schedulepb.Event)(nil),     // 34: upkeep.schedulepb.Event
+	(*schedulepb.Job)(nil),       // 35: upkeep.schedulepb.Job
 }
 var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
 	25, // 0: upkeep.v1.StatusResponse.open:type_name -> upkeep.schedulepb.Task
@@ -1745,34 +1757,35 @@ var file_proto_upkeeppb_upkeep_proto_depIdxs = []int32{
 	19, // 25: upkeep.v1.SetPolicyResponse.trials:type_name -> upkeep.v1.RuleTrial
 	27, // 26: upkeep.v1.SetPolicyResponse.before:type_name -> upkeep.schedulepb.Policy
 	32, // 27: upkeep.v1.ProgressResponse.kind:type_name -> upkeep.schedulepb.Kind
-	24, // 28: upkeep.v1.RestoreResponse.progress:type_name -> upkeep.v1.RestoreProgress
-	0,  // 29: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
-	2,  // 30: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
-	5,  // 31: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
-	7,  // 32: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
-	9,  // 33: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
-	11, // 34: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
-	13, // 35: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
-	15, // 36: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
-	17, // 37: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
-	20, // 38: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
-	22, // 39: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
-	1,  // 40: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
-	4,  // 41: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
-	6,  // 42: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
-	8,  // 43: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
-	10, // 44: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
-	12, // 45: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
-	14, // 46: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
-	16, // 47: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
-	18, // 48: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
-	21, // 49: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
-	23, // 50: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
-	40, // [40:51] is the sub-list for method output_type
-	29, // [29:40] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	35, // 28: upkeep.v1.ProgressResponse.jobs:type_name -> upkeep.schedulepb.Job
+	24, // 29: upkeep.v1.RestoreResponse.progress:type_name -> upkeep.v1.RestoreProgress
+	0,  // 30: upkeep.v1.Upkeep.Status:input_type -> upkeep.v1.StatusRequest
+	2,  // 31: upkeep.v1.Upkeep.Plan:input_type -> upkeep.v1.PlanRequest
+	5,  // 32: upkeep.v1.Upkeep.Run:input_type -> upkeep.v1.RunRequest
+	7,  // 33: upkeep.v1.Upkeep.Follow:input_type -> upkeep.v1.FollowRequest
+	9,  // 34: upkeep.v1.Upkeep.Pause:input_type -> upkeep.v1.PauseRequest
+	11, // 35: upkeep.v1.Upkeep.Resume:input_type -> upkeep.v1.ResumeRequest
+	13, // 36: upkeep.v1.Upkeep.History:input_type -> upkeep.v1.HistoryRequest
+	15, // 37: upkeep.v1.Upkeep.GetPolicy:input_type -> upkeep.v1.GetPolicyRequest
+	17, // 38: upkeep.v1.Upkeep.SetPolicy:input_type -> upkeep.v1.SetPolicyRequest
+	20, // 39: upkeep.v1.Upkeep.Progress:input_type -> upkeep.v1.ProgressRequest
+	22, // 40: upkeep.v1.Upkeep.Restore:input_type -> upkeep.v1.RestoreRequest
+	1,  // 41: upkeep.v1.Upkeep.Status:output_type -> upkeep.v1.StatusResponse
+	4,  // 42: upkeep.v1.Upkeep.Plan:output_type -> upkeep.v1.PlanResponse
+	6,  // 43: upkeep.v1.Upkeep.Run:output_type -> upkeep.v1.RunResponse
+	8,  // 44: upkeep.v1.Upkeep.Follow:output_type -> upkeep.v1.FollowResponse
+	10, // 45: upkeep.v1.Upkeep.Pause:output_type -> upkeep.v1.PauseResponse
+	12, // 46: upkeep.v1.Upkeep.Resume:output_type -> upkeep.v1.ResumeResponse
+	14, // 47: upkeep.v1.Upkeep.History:output_type -> upkeep.v1.HistoryResponse
+	16, // 48: upkeep.v1.Upkeep.GetPolicy:output_type -> upkeep.v1.GetPolicyResponse
+	18, // 49: upkeep.v1.Upkeep.SetPolicy:output_type -> upkeep.v1.SetPolicyResponse
+	21, // 50: upkeep.v1.Upkeep.Progress:output_type -> upkeep.v1.ProgressResponse
+	23, // 51: upkeep.v1.Upkeep.Restore:output_type -> upkeep.v1.RestoreResponse
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_proto_upkeeppb_upkeep_proto_init() }

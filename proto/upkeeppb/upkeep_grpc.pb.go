@@ -55,7 +55,7 @@ type UpkeepClient interface {
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
 	// SetPolicy replaces the policy after it was tried against the live figures.
 	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
-	// Progress sends what the asked member is doing, until it is done.
+	// Progress sends what the asked member is doing, until it does nothing.
 	Progress(ctx context.Context, in *ProgressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProgressResponse], error)
 	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
 	// It answers with how far it is, as often as that changes, and in the end with what was done, which has no progress.
@@ -222,7 +222,7 @@ type UpkeepServer interface {
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
 	// SetPolicy replaces the policy after it was tried against the live figures.
 	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
-	// Progress sends what the asked member is doing, until it is done.
+	// Progress sends what the asked member is doing, until it does nothing.
 	Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error
 	// Restore takes the whole live cluster back to a snapshot file, which is sent in pieces, or to an older revision.
 	// It answers with how far it is, as often as that changes, and in the end with what was done, which has no progress.

@@ -46,6 +46,7 @@ type receiver struct {
 	fs        vfs.FS
 	dir       string
 	freeBytes func(dir string) (int64, error) // may be nil
+	synced    func(time.Duration)             // told how long the last sync of a file took; may be nil
 
 	mu struct {
 		sync.Mutex
@@ -212,9 +213,13 @@ func (r *receiver) finish(epoch uint64, sum []byte) (*installation, error) {
 		r.discardLocked()
 		return nil, errChecksum
 	}
+	began := time.Now()
 	if err := t.file.Sync(); err != nil {
 		r.discardLocked()
 		return nil, localError(err)
+	}
+	if r.synced != nil {
+		r.synced(time.Since(began))
 	}
 	r.mu.transfer = nil
 	r.mu.epoch++

@@ -71,6 +71,8 @@ type Observer struct {
 	SnapshotSent      func(to uint64, ok bool, d time.Duration)
 	SnapshotReceiving func(from uint64)
 	SnapshotReceived  func(from uint64, ok bool, d time.Duration)
+	// SnapshotSynced is told how long the last sync of a received file took.
+	SnapshotSynced func(d time.Duration)
 }
 
 // Forwarder answers what other members ask of this one besides raft.
@@ -135,7 +137,7 @@ func New(config Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.freeBytes = config.FreeBytes
+	r.freeBytes, r.synced = config.FreeBytes, config.Observer.SnapshotSynced
 	t := &Transport{config: config, log: config.Logger, receiver: r}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.mu.peers = make(map[uint64]*peer)
@@ -279,6 +281,7 @@ func (o *Observer) fill() {
 	o.RoundTrip = orNothing2(o.RoundTrip)
 	o.PeerKnown, o.PeerActive = orNothing2(o.PeerKnown), orNothing2(o.PeerActive)
 	o.SnapshotSending, o.SnapshotReceiving = orNothing1(o.SnapshotSending), orNothing1(o.SnapshotReceiving)
+	o.SnapshotSynced = orNothing1(o.SnapshotSynced)
 	o.SnapshotSent, o.SnapshotReceived = orNothing3(o.SnapshotSent), orNothing3(o.SnapshotReceived)
 }
 

@@ -60,7 +60,7 @@ func Open(fsys vfs.FS, dir string, options ...Options) (*WAL, *Recovered, error)
 	if err := w.openTail(path); err != nil {
 		return nil, nil, err
 	}
-	w.prep = startPreparer(fsys, dir, w.options.segmentBytes())
+	w.prep = startPreparer(fsys, dir, w.options)
 	return w, rec, nil
 }
 
@@ -71,7 +71,7 @@ func (w *WAL) openTail(path string) error {
 	if err != nil {
 		return err
 	}
-	w.file = f
+	w.file, w.filled = f, w.off
 	w.size.Store(w.off)
 	// Frames start at multiples of 8; a file that ends without the padding of its last record gets it here.
 	if pad := -w.off & 7; pad != 0 {

@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/upkeep-kv/upkeep/backend/vfs"
 )
 
-// preparer keeps one segment allocated ahead, so that starting a new one costs a rename. Names alternate between 0.tmp
-// and 1.tmp, since the one taken last may still be in the middle of its rename.
+// preparer keeps one segment allocated and filled ahead, so that starting a new one costs a rename. Names alternate
+// between 0.tmp and 1.tmp, since the one taken last may still be in the middle of its rename.
 type preparer struct {
 	fs    vfs.FS
 	dir   string
 	bytes int64
+	fill  bool
 
 	ready chan prepared
 	stop  chan struct{}
@@ -22,13 +24,20 @@ type preparer struct {
 }
 
 type prepared struct {
-	file vfs.File
-	path string
-	err  error
+	file   vfs.File
+	path   string
+	filled int64 // so far, zeroes are written
+	err    error
 }
 
-func startPreparer(fsys vfs.FS, dir string, bytes int64) *preparer {
-	p := &preparer{fs: fsys, dir: dir, bytes: bytes, ready: make(chan prepared), stop: make(chan struct{})}
+// fillRest follows each piece that is filled, so that a segment takes a second or two and the log's syncs hardly feel it.
+const fillRest = 10 * time.Millisecond
+
+func startPreparer(fsys vfs.FS, dir string, options Options) *preparer {
+	p := &preparer{
+		fs: fsys, dir: dir, bytes: options.segmentBytes(), fill: !options.NoSync,
+		ready: make(chan prepared), stop: make(chan struct{}),
+	}
 	p.done.Add(1)
 	go p.run()
 	return p
@@ -38,10 +47,7 @@ func (p *preparer) run() {
 	defer p.done.Done()
 	for n := 0; ; n++ {
 		next := p.prepare(n % 2)
-		select {
-		case p.ready <- next:
-			// After an error the next attempt starts when the next taker asks; a full disk may have room by then.
-		case <-p.stop:
+		if !p.offer(&next) {
 			if next.err == nil {
 				next.file.Close()
 				p.fs.Remove(next.path)
@@ -49,6 +55,42 @@ func (p *preparer) run() {
 			return
 		}
 	}
+}
+
+// offer hands the segment over as soon as it is asked for, and fills it until then. After an error the next attempt
+// starts when the next taker asks; a full disk may have room by then. It returns false if nobody will ask any more.
+func (p *preparer) offer(next *prepared) bool {
+	timer := time.NewTimer(fillRest)
+	defer timer.Stop()
+	for {
+		rest := timer.C
+		if next.err != nil || !p.fill || next.filled == p.bytes {
+			rest = nil
+		}
+		select {
+		case p.ready <- *next:
+			return true
+		case <-p.stop:
+			return false
+		case <-rest:
+			next.fillMore(p.fs, p.bytes)
+			timer.Reset(fillRest)
+		}
+	}
+}
+
+// fillMore fills one piece. What cannot be filled cannot be used.
+func (n *prepared) fillMore(fsys vfs.FS, size int64) {
+	end := min(n.filled+fillBytes, size)
+	err := fill(n.file, n.filled, end)
+	if err == nil {
+		err = n.file.Datasync()
+	}
+	if err != nil {
+		n.err = errors.Join(err, n.file.Close(), fsys.Remove(n.path))
+		return
+	}
+	n.filled = end
 }
 
 func (p *preparer) prepare(n int) prepared {
@@ -68,12 +110,12 @@ func (p *preparer) prepare(n int) prepared {
 }
 
 // take waits for the prepared segment, which is the caller's from then on.
-func (p *preparer) take() (vfs.File, string, error) {
+func (p *preparer) take() (prepared, error) {
 	next := <-p.ready
 	if next.err != nil {
-		return nil, "", fmt.Errorf("wal: prepare the next segment: %w", next.err)
+		return prepared{}, fmt.Errorf("wal: prepare the next segment: %w", next.err)
 	}
-	return next.file, next.path, nil
+	return next, nil
 }
 
 // close joins the goroutine and removes what it prepared.

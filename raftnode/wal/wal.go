@@ -42,8 +42,9 @@ func (o Options) segmentBytes() int64 {
 
 // WAL is an open log. One goroutine at a time may use it.
 //
-// Invariants: the file holds valid frames up to off and zeroes behind; enc.buf is what comes next; after any error
-// that leaves the state of the file in doubt, err is set and every later call returns it.
+// Invariants: the file holds valid frames up to off and zeroes behind; enc.buf is what comes next; up to filled, which
+// is never less than off, everything was written and not merely allocated; after any error that leaves the state of
+// the file in doubt, err is set and every later call returns it.
 type WAL struct {
 	fs       vfs.FS
 	dir      string
@@ -53,6 +54,7 @@ type WAL struct {
 	segments []segment // in order; the last one is open
 	file     vfs.File
 	off      int64
+	filled   int64
 	enc      encoder
 
 	// state is the last hard state appended, lastIndex the last entry's or snapshot's index.
@@ -158,6 +160,7 @@ func (w *WAL) write(n int) error {
 	}
 	w.off += int64(n)
 	w.size.Store(w.off)
+	w.fillAhead()
 	left := copy(w.enc.buf, w.enc.buf[n:])
 	if cap(w.enc.buf) > 2*flushBytes {
 		w.enc.buf = append(make([]byte, 0, flushBytes), w.enc.buf[:left]...)
@@ -201,7 +204,7 @@ func (w *WAL) datasync() error {
 
 // cut starts the next segment: its head is durable under a temporary name before the rename makes it part of the log.
 func (w *WAL) cut() error {
-	file, temp, err := w.prep.take()
+	ready, err := w.prep.take()
 	if err != nil {
 		// The next Sync asks again.
 		if !w.cramped && w.options.OnCramped != nil {
@@ -214,12 +217,13 @@ func (w *WAL) cut() error {
 	next := segment{seq: w.segments[len(w.segments)-1].seq + 1, first: w.lastIndex + 1}
 	w.enc.buf = w.enc.buf[:0]
 	w.appendHead()
+	file := ready.file
 	n, err := file.WriteAt(w.enc.buf, 0)
 	if err == nil && !w.options.NoSync {
 		err = file.Datasync()
 	}
 	if err == nil {
-		err = w.fs.Rename(temp, filepath.Join(w.dir, next.name()))
+		err = w.fs.Rename(ready.path, filepath.Join(w.dir, next.name()))
 	}
 	if err == nil {
 		err = w.fs.SyncDir(w.dir)
@@ -229,7 +233,7 @@ func (w *WAL) cut() error {
 	}
 	err = w.file.Close()
 	w.enc.buf = w.enc.buf[:0]
-	w.file, w.off = file, int64(n)
+	w.file, w.off, w.filled = file, int64(n), max(ready.filled, int64(n))
 	w.segments = append(w.segments, next)
 	// The head's own crc record has done the marking: nothing unsynced comes before what follows.
 	w.marked = false

@@ -92,12 +92,16 @@ func (w *Worker) Run(ctx context.Context, task *schedulepb.Task, report func(pha
 	if w.cfg.Observer.Taken != nil {
 		w.cfg.Observer.Taken(m, time.Since(start))
 	}
-	_, full := maintenance.KnownBackups(w.cfg.State())
+	newest, full := maintenance.KnownBackups(w.cfg.State())
+	outcome.Bytes, outcome.Hash = m.Object.SizeBytes, m.Hash.Hash
+	outcome.Message = describe(m)
+	if flag(task, maintenance.ParamElsewhere) {
+		outcome.Details = details(newest, full)
+		return outcome, nil
+	}
 	if m.Kind == backup.Full {
 		full = m.TakenAt
 	}
-	outcome.Bytes, outcome.Hash = m.Object.SizeBytes, m.Hash.Hash
-	outcome.Message = describe(m)
 	removed, totals, err := w.prune(ctx, task)
 	if err != nil {
 		// The backup is good all the same.
@@ -139,6 +143,9 @@ func details(newest, full time.Time) (out []*schedulepb.Parameter) {
 
 func (w *Worker) take(ctx context.Context, task *schedulepb.Task, report func(string, int64, int64)) (*backup.Manifest, error) {
 	location := maintenance.Parameter(task.Parameters, maintenance.ParamDestination)
+	if err := CheckDestination(location); err != nil {
+		return nil, err
+	}
 	r, err := w.Repository(location)
 	if err != nil {
 		return nil, err

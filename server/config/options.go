@@ -242,9 +242,21 @@ func compatibilityOptions(c *Config) []*option {
 	}
 	deprecation := accept("v2-deprecation", "write-only", "there is no v2 store")
 	deprecation.set = only(deprecation.set, "not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone")
+	timeout := func(name string) *option {
+		o := accept(name, "5s", "members talk over gRPC streams, which have keep-alives instead")
+		warning := o.set
+		o.nanos = true
+		var ignored time.Duration
+		o.set = func(text string) error {
+			if err := span(name, acceptedSection, 0, "", &ignored).set(text); err != nil {
+				return err
+			}
+			return warning(text)
+		}
+		return o
+	}
 	return []*option{
-		accept("raft-read-timeout", "5s", "members talk over gRPC streams, which have keep-alives instead"),
-		accept("raft-write-timeout", "5s", "members talk over gRPC streams, which have keep-alives instead"),
+		timeout("raft-read-timeout"), timeout("raft-write-timeout"),
 		deprecation,
 	}
 }

@@ -7,10 +7,16 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"slices"
+
+	"golang.org/x/net/trace"
 )
 
 func (c Config) handleDebug(mux *http.ServeMux) {
 	mux.HandleFunc("/debug/vars", c.vars)
+	if c.Requests {
+		mux.HandleFunc("/debug/requests", trace.Traces)
+		mux.HandleFunc("/debug/events", trace.Events)
+	}
 	if !c.Pprof {
 		return
 	}

@@ -42,6 +42,9 @@ type Config struct {
 	Gateway http.Handler          // of /v3/; nil serves nothing there
 	Vars    func() map[string]any // further values of /debug/vars, written as JSON; may be nil
 	Pprof   bool                  // serve /debug/pprof/
+	// Requests serves /debug/requests and /debug/events, which show what golang.org/x/net/trace has collected in this
+	// process, to callers on this machine.
+	Requests bool
 	// Origins are the sites whose pages may call, as browsers name them (http://host:port); nil means all.
 	Origins []string
 	// Hosts are the names under which requests without TLS may address the client port; nil means any.

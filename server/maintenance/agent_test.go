@@ -252,6 +252,17 @@ func TestCallTakesItsTurn(t *testing.T) {
 		if !strings.Contains(f.outcomes(), "done; cancelled") || f.Now().Open != nil {
 			t.Errorf("outcomes: %s, open: %v", f.outcomes(), f.Now().Open)
 		}
+		free := time.Now().Add(time.Minute)
+		start = time.Now()
+		outcome, err = a.Call(context.Background(), Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: led, Busy: func(context.Context) string {
+			if time.Now().Before(free) {
+				return "m2" // at something that is not in the schedule
+			}
+			return ""
+		}})
+		if took := time.Since(start); err != nil || outcome.Bytes != 7 || took < time.Hour+time.Minute || took > time.Hour+2*time.Minute {
+			t.Errorf("while a member is busy without a turn: %v, %v after %v", outcome, err, took)
+		}
 		if _, err := a.Call(context.Background(), Asked{Kind: schedulepb.Kind_DEFRAG, Reason: "asked", HasLeader: func() bool { return false }}); !errors.Is(err, ErrNoSchedule) {
 			t.Errorf("without a leader: %v", err)
 		}

@@ -24,6 +24,9 @@ const (
 	ParamKeepCount    = "keep-count"
 	ParamKeepAge      = "keep-age"
 	ParamKeepBytes    = "keep-bytes"
+	// ParamElsewhere is "true" if the destination is not that of the policy: then the policy's backups are due as before, and
+	// nothing is removed.
+	ParamElsewhere = "elsewhere"
 )
 
 // Details of the outcome of a BACKUP, in nanoseconds since the epoch. Those of the newest that is known are carried along by
@@ -213,8 +216,8 @@ func unfitForBackup(in PlanInput, f, leader *schedulepb.Figures) (until time.Tim
 		return until, fmt.Sprintf("%s has not caught up with the leader", NameOf(f))
 	}
 	o := lastOutcome(in.State, schedulepb.Kind_BACKUP, f.Member)
-	if o == nil || o.Failures == 0 {
-		return until, ""
+	if o == nil || o.Failures == 0 || o.Failures <= 3 && o.Result == schedulepb.Outcome_INTERRUPTED {
+		return until, "" // a member that was restarted a few times tries again at once
 	}
 	wait := maxBackupRetry
 	if o.Failures <= 6 {
@@ -251,6 +254,9 @@ func backupParameters(policy *schedulepb.BackupPolicy, run *schedulepb.Run, kind
 	}
 	add(ParamBackup, kind)
 	add(ParamDestination, policy.Destination)
+	if to := Parameter(given, ParamDestination); to != "" && to != policy.Destination {
+		add(ParamElsewhere, "true")
+	}
 	add(ParamCompress, strconv.FormatBool(policy.Compress))
 	add(ParamSkipVerify, strconv.FormatBool(policy.SkipVerify))
 	add(ParamFullInterval, strconv.FormatInt(policy.FullInterval, 10))

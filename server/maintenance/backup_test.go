@@ -32,6 +32,8 @@ func TestBackupPlanner(t *testing.T) {
 				policy.IncrementalInterval = int64(backupSpan(t, value))
 			case "to":
 				policy.Destination = value
+			case "elsewhere":
+				in.Run.Parameters = append(in.Run.Parameters, &schedulepb.Parameter{Name: ParamDestination, Value: value})
 			case "window":
 				policy.Window = strings.ReplaceAll(value, "_", " ")
 			case "now":

@@ -20,6 +20,8 @@ type Asked struct {
 	Work Worker
 	// HasLeader tells whether there is anybody to agree with.
 	HasLeader func() bool
+	// Busy says which member is at something that needs a turn and has none, "" for nobody; may be nil.
+	Busy func(ctx context.Context) string
 	// Waiting is told of the task that is in the way, whenever that is another one; may be nil.
 	Waiting func(open *schedulepb.Task)
 }
@@ -42,6 +44,12 @@ func (a *Agent) Call(ctx context.Context, asked Asked) (*schedulepb.Outcome, err
 				told = open.Sequence
 				asked.Waiting(open)
 			}
+			if err := a.await(ctx, changed); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if asked.Busy != nil && asked.Busy(ctx) != "" {
 			if err := a.await(ctx, changed); err != nil {
 				return nil, err
 			}

@@ -206,7 +206,9 @@ func runTargets(in PlanInput, kind schedulepb.Kind) (left []*schedulepb.Figures,
 	targets := in.Run.Members
 	if len(targets) == 0 {
 		for _, f := range in.Members {
-			targets = append(targets, f.Member)
+			if !f.NotStarted {
+				targets = append(targets, f.Member)
+			}
 		}
 	}
 	done, broken := map[uint64]bool{}, map[uint64]int{}
@@ -232,6 +234,8 @@ func runTargets(in PlanInput, kind schedulepb.Kind) (left []*schedulepb.Figures,
 		case done[id]:
 		case f == nil:
 			return nil, fmt.Sprintf("there is no member %x in the cluster", id)
+		case f.NotStarted:
+			return nil, fmt.Sprintf("%s was added and has not been started yet", NameOf(f))
 		default:
 			left = append(left, f)
 		}

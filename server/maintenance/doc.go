@@ -16,10 +16,10 @@
 //
 // The [Agent] of member m2 sees that the open task is its own, reports, and runs the [Worker] of its kind:
 //
-//	 0 s  begin {task 7: defrag of m2}                 by the leader
-//	 0 s  progress {task 7, incarnation 0x51…}         by m2: from here on the task belongs to this process
-//	 5 s  progress {task 7, copying 40 %}              a sign of life every 5 s
-//	 9 s  finish {task 7, DONE, 1.0 GiB → 450 MiB}
+//	0 s  begin {task 7: defrag of m2}                 by the leader
+//	0 s  progress {task 7, incarnation 0x51…}         by m2: from here on the task belongs to this process
+//	5 s  progress {task 7, copying 40 %}              a sign of life every 5 s
+//	9 s  finish {task 7, DONE, 1.0 GiB → 450 MiB}
 //
 // Reports work as a lease. If none was applied for 20 s, m2 stops by itself; only after 60 s without one does the leader
 // close the task. So two members are never at work, even if one of them is cut off and nobody knows what it does. A member

@@ -19,12 +19,14 @@ const (
 	copyMargin = 64 << 20
 )
 
-// Gate says why no member may be under maintenance now, "" if one may: all members must be healthy and have caught up. A full
+// Gate says why no member may be under maintenance now, "" if one may: all members must be healthy and have caught up, but
+// for those that were added and never started, which may stay so for ever. A full
 // quota is no reason to wait, since maintenance is the way out; a corrupt member is one, since maintenance could spread or
 // hide what is wrong.
 func Gate(in PlanInput) string {
 	for _, f := range in.Members {
 		switch {
+		case f.NotStarted:
 		case f.Corrupt:
 			return fmt.Sprintf("%s has raised CORRUPT", NameOf(f))
 		case f.Unhealthy != "":

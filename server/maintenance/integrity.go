@@ -97,7 +97,7 @@ func rebuildGate(in PlanInput) string {
 	calm.Members = nil
 	for _, f := range in.Members {
 		calm.Members = append(calm.Members, &schedulepb.Figures{
-			Member: f.Member, Name: f.Name, IsLeader: f.IsLeader, Unhealthy: f.Unhealthy, Busy: f.Busy,
+			Member: f.Member, Name: f.Name, IsLeader: f.IsLeader, Unhealthy: f.Unhealthy, Busy: f.Busy, NotStarted: f.NotStarted,
 		})
 	}
 	return Gate(calm)

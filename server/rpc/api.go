@@ -132,6 +132,15 @@ type Leases interface {
 	Keys(id int64) []string
 }
 
+// WatchMessage is what a message to a watching client is about.
+type WatchMessage int
+
+const (
+	WatchEvents   WatchMessage = iota
+	WatchProgress              // nothing has happened up to a revision
+	WatchControl               // a watcher is made or has ended
+)
+
 // Auth knows users and what they may do. *auth.Store is one.
 type Auth interface {
 	Permissions
@@ -221,6 +230,8 @@ type Observer struct {
 	ClientRequest func(kind, clientAPIVersion string)
 	// StreamFailed counts streams that ended by the network's fault. kind is "send" or "receive", api like "watch".
 	StreamFailed func(kind, api string)
+	// WatchSent is told of every message to a watching client, how many events were in it, and how long sending took.
+	WatchSent func(kind WatchMessage, events int, took time.Duration)
 	// SlowUnary is told of every unary call that took longer than Options.WarnUnaryDuration.
 	SlowUnary func(service, method string, took time.Duration)
 }

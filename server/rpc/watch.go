@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -254,6 +255,24 @@ func varintLen(n int) int {
 }
 
 func (w *watchStream) sendLocked(response *pb.WatchResponse) error {
+	if w.Observer.WatchSent == nil {
+		return w.sendCounted(response)
+	}
+	kind := WatchEvents
+	switch {
+	case response.Created || response.Canceled:
+		kind = WatchControl
+	case len(response.Events) == 0:
+		kind = WatchProgress
+	}
+	events := len(response.Events)
+	from := time.Now()
+	err := w.sendCounted(response)
+	w.Observer.WatchSent(kind, events, time.Since(from))
+	return err
+}
+
+func (w *watchStream) sendCounted(response *pb.WatchResponse) error {
 	err := w.grpc.Send(response)
 	if err != nil {
 		w.failed("send", "watch", err)

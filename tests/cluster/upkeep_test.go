@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,7 +123,9 @@ func TestWatchThroughMaintenance(t *testing.T) {
 		}
 		watcher := c.Member(0)
 		events := watcher.Watch(&pb.WatchCreateRequest{Key: []byte("w"), StartRevision: 1})
-		go func() {
+		var writer sync.WaitGroup
+		defer writer.Wait() // its last answer may come after the event
+		writer.Go(func() {
 			for i := 100; i < total; i++ {
 				if _, err := watcher.Client().Put(ctx, "w", fmt.Sprint(i)); err != nil {
 					t.Errorf("put %d: %v", i, err)
@@ -133,7 +136,7 @@ func TestWatchThroughMaintenance(t *testing.T) {
 					}
 				}
 			}
-		}()
+		})
 		next := 0
 		for {
 			resp, err := events.Next()

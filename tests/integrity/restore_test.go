@@ -95,17 +95,17 @@ func TestOnlineRestore(t *testing.T) {
 		if err != nil || len(ttl.Keys) != 1 {
 			t.Errorf("the lease: %+v, %v", ttl, err)
 		}
+		// Who joins now is sent the state, since the log from before cannot be applied any more.
+		added := c.AddMember(true)
+		if resp, err := added.Client().Get(t.Context(), "deleted", clientv3.WithSerializable()); err != nil || len(resp.Kvs) != 1 {
+			t.Errorf("on the member that came later: %v, %v", resp, err)
+		}
 		sameHashes(t, c)
 		for _, m := range c.Members() {
 			m.Kill()
 			m.Restart()
 		}
 		sameHashes(t, c)
-		// Who joins now is sent the state, since the log from before cannot be applied any more.
-		added := c.AddMember(true)
-		if resp, err := added.Client().Get(t.Context(), "deleted", clientv3.WithSerializable()); err != nil || len(resp.Kvs) != 1 {
-			t.Errorf("on the member that came later: %v, %v", resp, err)
-		}
 	})
 }
 

@@ -102,6 +102,7 @@ type Member struct {
 	t       testing.TB
 	program string
 	args    []string
+	environ []string // beside the test's own
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has exited
 	output  *tail
@@ -166,6 +167,9 @@ func (m *Member) Append(flags ...string) { m.args = append(slices.Clip(m.args), 
 
 // Only replaces all flags for the next start.
 func (m *Member) Only(flags ...string) { m.args = flags }
+
+// Setenv sets a variable for the next start.
+func (m *Member) Setenv(name, value string) { m.environ = append(m.environ, name+"="+value) }
 
 func (m *Member) arguments(initialCluster string) []string {
 	return []string{
@@ -247,6 +251,7 @@ func (m *Member) Launch() {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "UPKEEP_") || strings.HasPrefix(v, "ETCD_") // meant for the test
 	})
+	cmd.Env = append(cmd.Env, m.environ...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	exited := make(chan struct{})
 	start := cmd.Start

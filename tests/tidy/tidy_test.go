@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"server/schedule":    {"proto", "backend"},
 	"server/integrity":   {},
 	"server/discovery":   {},
+	"server/tracing":     {},
 	"server/httpapi":     {"server/metrics", "server/tlsconfig"},
 	"server/gateway":     {"proto"},
 	"server/rpc":         {"proto", "backend", "mvcc", "quota", "raftnode", "server/apply", "server/auth", "server/member", "server/schedule"},

@@ -19,8 +19,8 @@ import (
 func newBackup(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup",
-		Short: "Lists, verifies and removes the backups in a repository",
-		Long: `Lists, verifies and removes the backups in a repository, which is a directory or a
+		Short: "Takes backups, and lists, verifies and removes those in a repository",
+		Long: `Takes backups, and lists, verifies and removes those in a repository: a directory or a
 bucket: /var/backups/upkeep, or s3://bucket/prefix?endpoint=https://host:port&region=NAME&path-style=true&ca=FILE.
 Credentials of a bucket come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or from ~/.aws/credentials.`,
 		Example: fmt.Sprintf(`  # What is there?
@@ -32,7 +32,7 @@ Credentials of a bucket come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or
   # What would go if ten full backups were kept?
   %[1]s backup prune --repository /var/backups/upkeep --keep-count 10 --dry-run`, programName),
 	}
-	cmd.AddCommand(newBackupList(a), newBackupVerify(a), newBackupPrune(a))
+	cmd.AddCommand(newBackupList(a), newBackupRun(a), newBackupVerify(a), newBackupPrune(a))
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/upkeep-kv/upkeep/backend"
+	"github.com/upkeep-kv/upkeep/proto/schedulepb"
 	"github.com/upkeep-kv/upkeep/proto/upkeeppb"
 )
 
@@ -99,11 +100,15 @@ func (a *app) followDefrag(ctx context.Context, cmd *cobra.Command, endpoint str
 		last := ""
 		for ctx.Err() == nil {
 			err := progressOf(ctx, client, func(p *upkeeppb.ProgressResponse) {
-				shown.setPhase(endpoint+": "+p.Phase, p.Done, p.Total)
-				if shown.bar == nil && p.Phase != last {
-					fmt.Fprintf(a.err, "%s: %s\n", endpoint, p.Phase)
+				job := defragJob(p)
+				if job == nil {
+					return
 				}
-				last = p.Phase
+				shown.setPhase(endpoint+": "+job.Phase, job.Done, job.Total)
+				if shown.bar == nil && job.Phase != last {
+					fmt.Fprintf(a.err, "%s: %s\n", endpoint, job.Phase)
+				}
+				last = job.Phase
 			})
 			if status.Code(err) == codes.Unimplemented {
 				return
@@ -119,6 +124,16 @@ func (a *app) followDefrag(ctx context.Context, cmd *cobra.Command, endpoint str
 		<-done
 		shown.end()
 	}
+}
+
+// defragJob is the defragmentation among what a member is at, nil if there is none.
+func defragJob(p *upkeeppb.ProgressResponse) *schedulepb.Job {
+	for _, job := range p.Jobs {
+		if job.Job == "defragmentation" {
+			return job
+		}
+	}
+	return nil
 }
 
 // progressOf calls fn with all that a member tells, until it has no more to tell.

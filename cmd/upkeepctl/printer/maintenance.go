@@ -222,7 +222,11 @@ func (m *Maintenance) members(r *upkeeppb.StatusResponse) {
 			role = "learner"
 		}
 		if f.Unhealthy != "" && f.File == 0 {
-			m.wrap(fmt.Sprintf("%-14s %-8s", m.name(f.Member), role), 24, f.Unhealthy)
+			text := f.Unhealthy
+			if f.NotStarted {
+				text += "; maintenance goes on without it"
+			}
+			m.wrap(fmt.Sprintf("%-14s %-8s", m.name(f.Member), role), 24, text)
 			continue
 		}
 		free, quota := "0 %", "-"
@@ -250,10 +254,24 @@ func remarks(f *schedulepb.Figures) []string {
 	if f.Unhealthy != "" {
 		out = append(out, f.Unhealthy)
 	}
-	if f.Busy != "" {
+	if f.Busy != "" && len(f.Jobs) == 0 {
 		out = append(out, "is busy: "+f.Busy)
 	}
+	for _, job := range f.Jobs {
+		out = append(out, jobText(job))
+	}
 	return out
+}
+
+func jobText(job *schedulepb.Job) string {
+	text := job.Job
+	if job.Phase != "" {
+		text += ": " + job.Phase
+	}
+	if job.Total > 0 {
+		text += fmt.Sprintf(" %d %%", 100*job.Done/job.Total)
+	}
+	return text
 }
 
 func lastDefrag(r *upkeeppb.StatusResponse, member uint64) string {
