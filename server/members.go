@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -46,7 +47,9 @@ func (m members) Add(ctx context.Context, peerURLs []string, learner bool) (*pb.
 	}
 	if learner {
 		change.Type = raftpb.ConfChangeAddLearnerNode
-		if err := m.upToDate(ctx, m.cluster.CheckLearners); err != nil {
+		// A member that is there already is refused as that, before learners are counted.
+		check := func() error { return cmp.Or(m.cluster.Check(change), m.cluster.CheckLearners()) }
+		if err := m.upToDate(ctx, check); err != nil {
 			return nil, nil, err
 		}
 	}
