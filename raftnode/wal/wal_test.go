@@ -89,7 +89,7 @@ type script struct {
 //	damage file=N at=OFFSET (zero=N | flip | truncate)
 //	files
 func TestRecovery(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	check := func(t *testing.T, path string) {
 		s := &script{t: t}
 		t.Cleanup(func() {
 			if s.log != nil {
@@ -106,7 +106,11 @@ func TestRecovery(t *testing.T) {
 			}
 			return out
 		})
-	})
+	}
+	// Beside them lies what fuzzing has found.
+	for _, path := range []string{"testdata/recovery", "testdata/segments"} {
+		datadriven.Walk(t, path, check)
+	}
 }
 
 func (s *script) run(d *datadriven.TestData) (string, error) {
