@@ -51,6 +51,12 @@ func logMutations() []mutation {
 		mutated: "case false:",
 		tests:   []suite{{"tests/crash", "TestLog"}, {"raftnode/wal", "TestLostSectors"}},
 	}, {
+		what:    "the rest of a log that is being replaced hides the new one",
+		file:    "raftnode/wal/recover.go",
+		old:     "index == c.start().GetIndex()+1:",
+		mutated: "index == 0:",
+		tests:   []suite{{"raftnode/wal", "TestRebase"}},
+	}, {
 		what:    "raft is answered before the log is synced",
 		file:    "raftnode/append.go",
 		old:     "	if err := n.cfg.WAL.Sync(); err != nil {\n		return err\n	}\n	if release > 0 {",
