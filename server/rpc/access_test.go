@@ -344,13 +344,16 @@ func TestCertificateUsers(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		certificates bool
+		subject      string
 		metadata     []string
 		want         string
+		nobody       bool
 	}{
-		{"certificate", true, nil, "ann"},
-		{"token first", true, []string{"token", "bob"}, "bob"},
-		{"through the gateway", true, []string{"grpcgateway-accept", "*/*"}, ""},
-		{"not asked for", false, nil, ""},
+		{"certificate", true, "ann", nil, "ann", false},
+		{"token first", true, "ann", []string{"token", "bob"}, "bob", false},
+		{"without a name", true, "", nil, "", false},
+		{"through the gateway", true, "ann", []string{"grpcgateway-accept", "*/*"}, "", true},
+		{"not asked for", false, "ann", nil, "", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h, _, p := startGuarded(t, Options{CertificateUsers: test.certificates,
@@ -359,7 +362,7 @@ func TestCertificateUsers(t *testing.T) {
 				}))}})
 			conn, err := grpc.NewClient("passthrough:///member", append(h.dialOptions(),
 				grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-					Certificates: []tls.Certificate{authority.issue(t, "ann")}, RootCAs: authority.pool, ServerName: "member",
+					Certificates: []tls.Certificate{authority.issue(t, test.subject)}, RootCAs: authority.pool, ServerName: "member",
 				})))...)
 			if err != nil {
 				t.Fatal(err)
@@ -372,6 +375,9 @@ func TestCertificateUsers(t *testing.T) {
 			}
 			if got := p.last().Header.GetUsername(); got != test.want {
 				t.Errorf("proposed as %q, want %q", got, test.want)
+			}
+			if nobody := p.last().Header.GetAuthRevision() == 0; nobody != test.nobody {
+				t.Errorf("proposed by nobody: %v, want %v", nobody, test.nobody)
 			}
 			_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(test.want + "k")})
 			if err == nil {

@@ -4,7 +4,7 @@ import "slices"
 
 // mutations lists the ways to break the product, from the log upwards.
 func mutations() []mutation {
-	return slices.Concat(logMutations(), storeMutations(), securityMutations(), authMutations())
+	return slices.Concat(logMutations(), storeMutations(), securityMutations(), authMutations(), queueMutations())
 }
 
 func logMutations() []mutation {

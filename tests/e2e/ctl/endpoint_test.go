@@ -123,6 +123,46 @@ func flagsIn(help string) []string {
 	return flags
 }
 
+var commandName = regexp.MustCompile(`(?m)^  ([a-z-]+) +\S`)
+
+// Every command of etcdctl and etcdutl, and every one below those, is there.
+func TestCommandsAreAllThere(t *testing.T) {
+	t.Parallel()
+	names := func(s *session, path string) []string {
+		help := s.run(step{args: path + ` --help`}).stdout
+		help, _, _ = strings.Cut(help, "\nFlags:")    // what follows looks like commands here and there
+		_, help, _ = strings.Cut(help, "[command]\n") // a command without others below it has none
+		var all []string
+		for _, match := range commandName.FindAllStringSubmatch(help, -1) {
+			if !program.MatchString(match[1]) { // an example
+				all = append(all, match[1])
+			}
+		}
+		return all
+	}
+	ours := newSession(t, upkeepctl)
+	for _, tool := range []string{"etcdctl", "etcdutl"} {
+		theirs, seen := newSession(t, peer(t, tool)), 0
+		var walk func(path string)
+		walk = func(path string) {
+			here := names(ours, path)
+			for _, name := range names(theirs, path) {
+				if seen++; !slices.Contains(here, name) {
+					t.Errorf("%s%s %s: not among %v", tool, path, name, here)
+					continue
+				}
+				if name != "help" && strings.Count(path, " ") < 1 {
+					walk(path + " " + name)
+				}
+			}
+		}
+		walk("")
+		if seen < 7 {
+			t.Errorf("only %d commands of %s found", seen, tool)
+		}
+	}
+}
+
 // Help is in our own words, but every flag of etcdctl and etcdutl must be
 // there with its shorthand and type.
 func TestFlags(t *testing.T) {
