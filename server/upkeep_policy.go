@@ -88,4 +88,3 @@ func (o operations) tryPolicy(p *schedulepb.Policy, members []*schedulepb.Figure
 	}
 	return trials, nil
 }
-
