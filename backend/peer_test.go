@@ -71,8 +71,8 @@ func TestAgainstEtcd(t *testing.T) {
 	maintenance, kv := etcdpb.NewMaintenanceClient(conn), etcdpb.NewKVClient(conn)
 	fresh, err := maintenance.Status(ctx, &etcdpb.StatusRequest{})
 	must(t, err)
-	// Five pages, or one more if its first changes fell into two commits, as they do on a slow machine.
-	if fresh.DbSize != 20480 && fresh.DbSize != 24576 || fresh.DbSizeInUse > fresh.DbSize || fresh.DbSizeInUse < 16384 {
+	// Five pages, and one more for each further commit that its first changes fell into on a slow machine.
+	if fresh.DbSize < 20480 || fresh.DbSize > 40960 || fresh.DbSizeInUse > fresh.DbSize || fresh.DbSizeInUse < 16384 {
 		t.Errorf("a fresh etcd has %d bytes, %d in use; TestSizesOfFreshStore expects otherwise", fresh.DbSize, fresh.DbSizeInUse)
 	}
 	for i := range 2000 {
