@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,5 +162,22 @@ func etcdctl(t *testing.T, program string, m *proc.Member, line string) string {
 	for _, mask := range masks {
 		text = mask.pattern.ReplaceAllString(text, mask.with)
 	}
+	if strings.HasPrefix(line, "member ") {
+		text = inOneOrder(text)
+	}
 	return fmt.Sprintf("exit %d\n%s", cmd.ProcessState.ExitCode(), text)
+}
+
+// inOneOrder sorts what etcdctl says of members, which it does in the order of their IDs, made from the time.
+func inOneOrder(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if cluster, found := strings.CutPrefix(line, "ETCD_INITIAL_CLUSTER="); found {
+			members := strings.Split(strings.Trim(cluster, `"`), ",")
+			slices.Sort(members)
+			lines[i] = "ETCD_INITIAL_CLUSTER=" + strings.Join(members, ",")
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
