@@ -57,8 +57,7 @@ func TestDefragRefusesDamagedCopy(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var b *Backend
-			b = holed(t, Config{step: func(name, path string) {
+			b := holed(t, Config{step: func(name, path string) {
 				if name == "verify" {
 					c.damage(t, path)
 				}

@@ -29,7 +29,7 @@ func open(t *testing.T, k Kind, s Settings, p Protocol) *Keyring {
 }
 
 // shake connects over loopback and returns what each side says of the handshake, and what the client saw.
-func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error, seen tls.ConnectionState) {
+func shake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,7 +62,7 @@ func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error
 	if clientErr != nil {
 		raw.Close()
 	}
-	return <-done, clientErr, conn.ConnectionState()
+	return conn.ConnectionState(), <-done, clientErr
 }
 
 // Each rule refuses the one certificate that it is about, and accepts the other.
@@ -105,7 +105,7 @@ func TestWhoMayConnect(t *testing.T) {
 		"client from another address is fine": {settings: base, shown: []certs.Pair{elsewhere}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			serverErr, clientErr, _ := shake(t, open(t, c.kind, c.settings, Protocol{}).Server(), ca.Client(t, c.shown...))
+			_, serverErr, clientErr := shake(t, open(t, c.kind, c.settings, Protocol{}).Server(), ca.Client(t, c.shown...))
 			switch {
 			case c.want == "" && (serverErr != nil || clientErr != nil):
 				t.Errorf("refused: %v; %v", serverErr, clientErr)
@@ -150,7 +150,7 @@ func TestProtocol(t *testing.T) {
 			if c.client != nil {
 				c.client(client)
 			}
-			serverErr, _, seen := shake(t, open(t, Client, settings, p).Server(), client)
+			seen, serverErr, _ := shake(t, open(t, Client, settings, p).Server(), client)
 			switch {
 			case c.refused != (serverErr != nil):
 				t.Errorf("handshake: %v", serverErr)
@@ -177,7 +177,7 @@ func TestFilesMayChange(t *testing.T) {
 
 	admitted := func(pair certs.Pair, wantName string) {
 		t.Helper()
-		serverErr, clientErr, seen := shake(t, server, ca.Client(t, pair))
+		seen, serverErr, clientErr := shake(t, server, ca.Client(t, pair))
 		if serverErr != nil || clientErr != nil {
 			t.Errorf("refused: %v; %v", serverErr, clientErr)
 		} else if name := seen.PeerCertificates[0].Subject.CommonName; name != wantName {
@@ -186,7 +186,7 @@ func TestFilesMayChange(t *testing.T) {
 	}
 	refused := func(pair certs.Pair, want string) {
 		t.Helper()
-		serverErr, _, _ := shake(t, server, ca.Client(t, pair))
+		_, serverErr, _ := shake(t, server, ca.Client(t, pair))
 		if serverErr == nil || !strings.Contains(serverErr.Error(), want) {
 			t.Errorf("the server says %v, want %q", serverErr, want)
 		}
@@ -239,7 +239,7 @@ func TestDialer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err, _ = shake(t, server, client)
+		_, _, err = shake(t, server, client)
 		return shown, err
 	}
 	if shown, err := dial(ring.Server(), "127.0.0.1", ring); err != nil || shown != "outgoing" {

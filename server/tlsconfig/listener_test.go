@@ -186,7 +186,7 @@ func TestSelfSignedPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if serverErr, clientErr, _ := shake(t, side().Server(), client); serverErr != nil || clientErr != nil {
+	if _, serverErr, clientErr := shake(t, side().Server(), client); serverErr != nil || clientErr != nil {
 		t.Error(serverErr, clientErr)
 	}
 	if _, err := SelfSign(Settings{Auto: true}, t.TempDir(), nil, 0); err == nil {

@@ -65,7 +65,7 @@ func live(t *testing.T, seed uint64, repository string) {
 	})
 	start := time.Now()
 	d.episodes()
-	d.pass(start.Add(24 * time.Hour).Sub(time.Now()))
+	d.pass(time.Until(start.Add(24 * time.Hour)))
 	d.evening()
 }
 
@@ -92,7 +92,7 @@ func (d *day) episodes() {
 		d.pass(time.Duration(d.rng.Int64N(int64(time.Hour))))
 		d.t.Logf("%s %s", clock(time.Now()), e.name)
 		e.play()
-		d.pass(begun.Add(130 * time.Minute).Sub(time.Now()))
+		d.pass(time.Until(begun.Add(130 * time.Minute)))
 	}
 }
 

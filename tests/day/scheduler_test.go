@@ -242,10 +242,3 @@ func (o *overseer) Problems() []string {
 	defer o.mu.Unlock()
 	return slices.Clone(o.problems)
 }
-
-// count is how often a kind of maintenance was done.
-func (o *overseer) count(kind schedulepb.Kind) int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.done[kind]
-}

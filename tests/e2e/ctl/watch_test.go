@@ -38,14 +38,12 @@ func TestWatch(t *testing.T) {
 	until("end\n", `watch --rev 9`, "ETCDCTL_WATCH_KEY=wlast")
 	until("end\n", `watch --rev 2`, "ETCDCTL_WATCH_KEY=w", "ETCDCTL_WATCH_RANGE_END=wz")
 	until("end\nhi\n", `watch --rev 9 -- echo hi`, "ETCDCTL_WATCH_KEY=wlast")
-	for _, st := range []step{
+	script = append(script, []step{
 		{args: `watch w`, env: []string{"ETCDCTL_WATCH_KEY=w"}},
 		{args: `watch a`, env: []string{"ETCDCTL_WATCH_RANGE_END=w"}},
 		{args: `watch echo hi`, env: []string{"ETCDCTL_WATCH_KEY=w"}},
 		{args: `compaction 5`}, {args: `watch w --rev 2`}, {args: `watch w --rev 2 -w json`}, {args: `watch w --rev 2 -w fields`},
-	} {
-		script = append(script, st)
-	}
+	}...)
 	compareHistories(t, 1, script)
 }
 
