@@ -161,7 +161,7 @@ func (c *compactor) run(ctx context.Context) {
 			}
 			c.store.logger.Error("compaction failed, will try again", zap.Int64("revision", job.rev), zap.Error(err))
 			job.resumed = true
-			if sleep(ctx, 100*scheduleRetry) != nil {
+			if pace.Sleep(ctx, 100*scheduleRetry) != nil {
 				return
 			}
 			continue
@@ -267,7 +267,7 @@ func (s *Store) deletePieces(
 			return nil
 		}
 		if s.cfg.CompactionSleep > 0 && deleted > 0 {
-			err = sleep(ctx, s.cfg.CompactionSleep)
+			err = pace.Sleep(ctx, s.cfg.CompactionSleep)
 		} else {
 			err = job.Rest(ctx)
 		}
@@ -290,7 +290,7 @@ func (s *Store) awaitScheduled(ctx context.Context, rev int64) error {
 		if err != nil || scheduled >= rev {
 			return err
 		}
-		if err := sleep(ctx, scheduleRetry); err != nil {
+		if err := pace.Sleep(ctx, scheduleRetry); err != nil {
 			return err
 		}
 	}
@@ -376,16 +376,4 @@ func (p *compactionPiece) scan() (ops []backend.Op, err error) {
 	}
 	p.done = err == nil
 	return ops, err
-}
-
-// sleep waits for d or for the end of ctx, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

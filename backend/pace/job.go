@@ -60,14 +60,14 @@ func (j *Job) RestAfter(ctx context.Context, worked time.Duration) error {
 	rest := time.Duration(float64(worked) * (1/share - 1))
 	rest = min(max(rest, leastRest), mostRest)
 	if rest <= settle {
-		return sleep(ctx, rest)
+		return Sleep(ctx, rest)
 	}
-	if err := sleep(ctx, settle); err != nil {
+	if err := Sleep(ctx, settle); err != nil {
 		return err
 	}
 	j.g.rests()
 	defer j.g.works()
-	return sleep(ctx, rest-settle)
+	return Sleep(ctx, rest-settle)
 }
 
 // resize makes the next piece last as long as it should, if it goes as fast as
@@ -80,7 +80,8 @@ func (j *Job) resize(worked, should time.Duration) {
 	j.size = min(max(int(next), j.sizes.Least, 1), j.sizes.Most)
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits for d or for the end of ctx, whose cause it returns.
+func Sleep(ctx context.Context, d time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

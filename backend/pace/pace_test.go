@@ -34,7 +34,7 @@ func load(g *Governor, latency func() time.Duration) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for sleep(ctx, 2*time.Millisecond) == nil {
+		for Sleep(ctx, 2*time.Millisecond) == nil {
 			g.Begin()
 			took := latency()
 			time.Sleep(took)
